@@ -1,0 +1,1 @@
+//! See the table of files in docs/architecture.md.

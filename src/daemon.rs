@@ -1,0 +1,1 @@
+//! Builds every part in order, and owns the stop order and its deadline.

@@ -1,0 +1,1 @@
+//! The feed on the embedded broker, in process.

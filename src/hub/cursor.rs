@@ -1,0 +1,1 @@
+//! One session's place in its user's changes.

@@ -1,0 +1,1 @@
+//! The messages that are not changes, and the close codes: one table.

@@ -1,0 +1,3 @@
+//! The `taskwire` binary.
+
+fn main() {}

@@ -1,0 +1,110 @@
+//! Every metric, declared once. A part counts on the handles it is given; `/metrics` renders them.
+//!
+//! Names are `taskwire_<noun>_<unit>[_total]`; no label that a client can grow.
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+use std::fmt;
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal;)*) => {
+        /// All metrics of one daemon.
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// All at zero.
+            pub fn new() -> Self {
+                let mut registry = Registry::with_prefix("taskwire");
+                $(
+                    let $field = <$kind>::default();
+                    registry.register($name, concat!($($help),+).trim(), $field.clone());
+                )*
+                Self { registry, $($field,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Open connections on the Kafka port
+    broker_connections: Gauge = "broker_connections";
+    /// Requests answered on the Kafka port
+    broker_requests: Counter = "broker_requests";
+    /// Requests on the Kafka port that were malformed or not supported
+    broker_bad_requests: Counter = "broker_bad_requests";
+    /// Bytes of record batches appended
+    log_appended_bytes: Counter = "log_appended_bytes";
+    /// Records appended
+    log_appended_records: Counter = "log_appended_records";
+    /// Syncs of log files
+    log_syncs: Counter = "log_syncs";
+    /// Torn tails cut at start
+    log_torn_tails: Counter = "log_torn_tails";
+    /// Partitions that take no writes after a failed write or sync
+    log_failed_partitions: Gauge = "log_failed_partitions";
+    /// Records read by apply
+    apply_records: Counter = "apply_records";
+    /// Events that changed a task or were passed on
+    apply_changes: Counter = "apply_changes";
+    /// Events that were duplicates
+    apply_duplicates: Counter = "apply_duplicates";
+    /// Events whose If-Match lost
+    apply_refused: Counter = "apply_refused";
+    /// Records that became dead letters
+    apply_dead_letters: Counter = "apply_dead_letters";
+    /// Events of an unknown type and without a user, passed over
+    apply_ignored: Counter = "apply_ignored";
+    /// Events that wait for their task
+    apply_waiting: Gauge = "apply_waiting";
+    /// Records between the processed offset and the log end
+    apply_lag_records: Gauge = "apply_lag_records";
+    /// Commits of the store
+    store_commits: Counter = "store_commits";
+    /// Checkpoints of the store
+    store_checkpoints: Counter = "store_checkpoints";
+    /// Open WebSockets
+    hub_sessions: Gauge = "hub_sessions";
+    /// Distinct users with an open WebSocket
+    hub_users: Gauge = "hub_users";
+    /// Messages written to WebSockets
+    hub_messages: Counter = "hub_messages";
+    /// Sessions that resumed from a position
+    hub_resumes: Counter = "hub_resumes";
+    /// Sessions that were told to resync
+    hub_resyncs: Counter = "hub_resyncs";
+    /// Open connections on the HTTP port
+    http_connections: Gauge = "http_connections";
+    /// Requests answered on the HTTP port
+    http_requests: Counter = "http_requests";
+    /// Requests answered with 5xx
+    http_server_errors: Counter = "http_server_errors";
+    /// Tokens refused
+    auth_failures: Counter = "auth_failures";
+}
+
+impl Metrics {
+    /// OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}

@@ -1,0 +1,312 @@
+//! Tasks, changes, outcomes and processed offsets, committed together.
+//!
+//! `apply` plans a batch in memory by pure code and hands over one [`WriteSet`]; a store makes it
+//! visible in one transaction. Reads are snapshots.
+//!
+//! Invariant: the store is never durable beyond the log (`apply` syncs the log before it asks for
+//! [`CommitDurability::Immediate`]). Every `Immediate` commit of redb uses quick repair.
+
+pub mod redb;
+
+use crate::{
+    position::{Offset, Position, TopicPartition},
+    task::{
+        Priority, TaskId, UserId,
+        event::{Digest, EventId},
+        transition::{Reason, TaskState},
+    },
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::collections::HashMap;
+
+/// Most tasks or changes of one page.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+
+/// Where apply stands in one partition: the next offset to process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Processed {
+    /// Next offset to process.
+    pub next: Offset,
+    /// Leader epoch of the last processed batch; -1 if none.
+    pub leader_epoch: i32,
+}
+
+/// What an event with an id came to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It changed its task (or found it changed already).
+    Applied {
+        /// The change; the store's head where a duplicate changed nothing.
+        sequence: u64,
+    },
+    /// `If-Match` lost against the version that the task had.
+    VersionMismatch,
+    /// It became a dead letter.
+    DeadLetter(Reason),
+    /// It waits for its task.
+    Waiting,
+}
+
+/// A known event id.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KnownEvent {
+    /// Digest of the event.
+    pub digest: Digest,
+    /// What it came to.
+    pub outcome: Outcome,
+}
+
+/// An event that waits for its task. Stored as it came, so that it is decoded and applied again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WaitingEvent {
+    /// The task it waits for.
+    pub task_id: TaskId,
+    /// Where it came from.
+    pub source: (TopicPartition, Offset),
+    /// Wall time at which it began to wait.
+    pub since_ms: i64,
+    /// The record's timestamp.
+    pub timestamp_ms: i64,
+    /// The record: key, value, headers, in apply's own encoding.
+    pub record: Vec<u8>,
+}
+
+/// What apply asks for before it plans a batch.
+#[derive(Clone, Debug, Default)]
+pub struct LoadKeys {
+    /// Task ids of the batch's events, each once.
+    pub tasks: Vec<TaskId>,
+    /// Event ids of the batch's events, each once.
+    pub events: Vec<EventId>,
+}
+
+/// What the store knows of [`LoadKeys`].
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// State per task id; absent ids may be left out.
+    pub tasks: HashMap<TaskId, TaskState>,
+    /// Known event ids.
+    pub events: HashMap<EventId, KnownEvent>,
+    /// Waiting events per task id, in order.
+    pub waiting: HashMap<TaskId, Vec<WaitingEvent>>,
+    /// Waiting events in all.
+    pub waiting_total: u64,
+}
+
+/// One message to one user: what a socket sends, but for its position.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewChange {
+    /// Who is told.
+    pub user_id: UserId,
+    /// A JSON object without its last brace; the reader appends `,"pos":"..."}`.
+    pub message: Bytes,
+    /// The record's timestamp, for trimming by age.
+    pub timestamp_ms: i64,
+}
+
+/// A change with its place.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredChange {
+    /// Its number in the store's order.
+    pub sequence: u64,
+    /// As in [`NewChange::message`].
+    pub message: Bytes,
+}
+
+/// Everything that one batch writes, in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct WriteSet {
+    /// New states of tasks, each id once. `Absent` is not allowed.
+    pub tasks: Vec<(TaskId, UserId, TaskState)>,
+    /// Changes in order; they get consecutive sequences.
+    pub changes: Vec<NewChange>,
+    /// Event ids to remember, with the record's timestamp for the dedup window.
+    pub events: Vec<(EventId, KnownEvent, i64)>,
+    /// Events that begin to wait, in order.
+    pub waiting_added: Vec<WaitingEvent>,
+    /// Tasks whose waiting events are all taken.
+    pub waiting_taken: Vec<TaskId>,
+    /// Processed offsets after this batch.
+    pub processed: Vec<(TopicPartition, Processed)>,
+    /// Next offsets of outbound topics (dead letters) that this batch's effects reach up to.
+    pub outbound: Vec<(TopicPartition, Offset)>,
+}
+
+/// How durable a commit must be when it returns.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CommitDurability {
+    /// Visible, and durable with the next checkpoint.
+    Deferred,
+    /// On disk (a checkpoint): this commit and all before it.
+    Immediate,
+}
+
+/// What a list asks for.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Only done, or only open, tasks.
+    pub completed: Option<bool>,
+    /// Only this priority.
+    pub priority: Option<Priority>,
+    /// Due strictly before.
+    pub due_before: Option<i64>,
+    /// Due at or after.
+    pub due_after: Option<i64>,
+    /// Case-insensitive substring of title or description.
+    pub q: Option<String>,
+}
+
+/// A page of a user's tasks in the order of creation.
+#[derive(Clone, Debug, Default)]
+pub struct TaskPage {
+    /// Each task as [`Task::to_json`](crate::task::Task::to_json) wrote it.
+    pub tasks: Vec<Bytes>,
+    /// Where the next page starts, opaque; `None` at the end.
+    pub next: Option<Vec<u8>>,
+}
+
+/// Changes of one user after a sequence.
+#[derive(Clone, Debug, Default)]
+pub struct ChangePage {
+    /// In order.
+    pub changes: Vec<StoredChange>,
+    /// The caller has now seen all of its changes up to here (at least the last change's sequence;
+    /// the store's head when none are left).
+    pub seen_to: u64,
+}
+
+/// Where a client's position lies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Placement {
+    /// Continue after this sequence.
+    After(u64),
+    /// Trimmed, of another epoch, or from the future: the client must resync.
+    Resync,
+}
+
+/// What a store has to say at start.
+#[derive(Clone, Debug)]
+pub struct StoreStart {
+    /// Where apply goes on, per partition.
+    pub processed: HashMap<TopicPartition, Processed>,
+    /// Where outbound topics stood at the last checkpoint.
+    pub outbound: HashMap<TopicPartition, Offset>,
+    /// Whether the store was closed cleanly.
+    pub was_clean: bool,
+}
+
+/// Counts for stats and metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreStats {
+    /// Tasks present.
+    pub tasks: u64,
+    /// Changes kept.
+    pub changes: u64,
+    /// Events that wait.
+    pub waiting: u64,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk is full; commits go on when space is back.
+    #[error("the store's disk is full")]
+    Full(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database failed; nothing of the batch is visible.
+    #[error("the store failed")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row that is not as we write it.
+    #[error("damaged row in table {table}")]
+    Damaged {
+        /// The table.
+        table: &'static str,
+    },
+    /// Written by a newer taskwire.
+    #[error("the store has format {found}, this taskwire knows up to {known}")]
+    NewerFormat {
+        /// Format on disk.
+        found: u32,
+        /// Newest known.
+        known: u32,
+    },
+}
+
+/// The door to a task store. Every implementation passes the tests of `store/contract.rs`.
+///
+/// One writer: only `apply` calls [`Store::load`] and [`Store::commit`].
+pub trait Store: Send + Sync + 'static {
+    /// What is known at start. The run is raised (durably) before this returns if the last stop
+    /// was unclean.
+    fn start(&self) -> BoxFuture<'_, Result<StoreStart, StoreError>>;
+
+    /// Rows that a batch needs.
+    fn load<'a>(&'a self, keys: &'a LoadKeys) -> BoxFuture<'a, Result<Loaded, StoreError>>;
+
+    /// Commits a batch; returns the sequence of its first change (the next free one if none).
+    fn commit(
+        &self,
+        writes: WriteSet,
+        durability: CommitDurability,
+    ) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Waiting events that began to wait before `before_ms`, oldest first, at most `limit`.
+    fn waiting_before(
+        &self,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>>;
+
+    /// Trims changes and event ids to their windows; returns rows removed. Bounded work a call.
+    fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// The user's task as JSON ([`Task::to_json`](crate::task::Task::to_json)); `None` for another user's.
+    fn task<'a>(
+        &'a self,
+        user_id: &'a UserId,
+        task_id: &'a TaskId,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
+
+    /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter.
+    fn tasks<'a>(
+        &'a self,
+        user_id: &'a UserId,
+        filter: &'a TaskFilter,
+        after: Option<&'a [u8]>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<TaskPage, StoreError>>;
+
+    /// The user's changes after `sequence`, at most `limit` and about `bytes_max`.
+    fn changes<'a>(
+        &'a self,
+        user_id: &'a UserId,
+        sequence: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> BoxFuture<'a, Result<ChangePage, StoreError>>;
+
+    /// What became of an event.
+    fn outcome<'a>(
+        &'a self,
+        event_id: &'a EventId,
+    ) -> BoxFuture<'a, Result<Option<KnownEvent>, StoreError>>;
+
+    /// The place after the last committed change.
+    fn head(&self) -> Position;
+
+    /// The place before the oldest change that is kept (what `?from=earliest` means).
+    fn earliest(&self) -> Position;
+
+    /// The position of a sequence, with the run that assigned it.
+    fn position_of(&self, sequence: u64) -> Position;
+
+    /// Where a client's position lies.
+    fn place(&self, position: Position) -> Placement;
+
+    /// Counts.
+    fn stats(&self) -> StoreStats;
+
+    /// Makes all durable and marks the stop as clean.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}

@@ -1,0 +1,17 @@
+//! The Kafka protocol, sans-IO: bytes in, values out, and back.
+//!
+//! Every request is walked against its shape ([`shape`]) before kafka-protocol decodes it, so that
+//! no count or length is believed beyond the bytes that are there. Record batches are checked
+//! views and are never encoded again.
+
+pub mod api;
+pub mod batch;
+pub mod error_code;
+pub mod frame;
+pub mod record;
+pub mod shape;
+
+pub use api::{ApiKey, Request, RequestError, RequestHeader, decode_request, encode_response};
+pub use error_code::ErrorCode;
+/// The generated message structs: requests and responses of every key.
+pub use kafka_protocol::messages;
