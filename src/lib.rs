@@ -6,7 +6,7 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`shutdown`], [`clock`], [`metrics`], [`position`] | signals, time, every metric, the words for places in a log |
+//! | [`shutdown`], [`clock`], [`metrics`], [`position`] | signals, time, metrics, places in a log |
 //! | [`task`] | the domain: a task, its events, the one function that changes it |
 //! | [`auth`] | a JWT becomes a principal |
 //! | [`wire`] | the Kafka protocol: bytes to values and back |
