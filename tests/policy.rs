@@ -68,9 +68,9 @@ fn is_allowed(expression: &str, allowed: &[String]) -> bool {
         return is_allowed(&flat, allowed);
     }
     expression.replace('/', " OR ").split(" OR ").any(|term| {
-        term.split(" AND ").map(str::trim).all(|licence| {
-            licence == "ALLOWED" || allowed.iter().any(|allowed| allowed == licence)
-        })
+        term.split(" AND ")
+            .map(str::trim)
+            .all(|licence| licence == "ALLOWED" || allowed.iter().any(|allowed| allowed == licence))
     })
 }
 
