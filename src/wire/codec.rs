@@ -1,7 +1,8 @@
 //! Compression of a batch's records, with a bound on what they unfold to.
 //!
-//! Memory is taken as data comes out. What a frame merely claims is bounded too: snappy's length by
-//! its greatest ratio, zstd's window by [`ZSTD_WINDOW_LOG_MAX`], LZ4's blocks by its format (4 MiB).
+//! Memory is taken as data comes out. What a frame merely claims is bounded too: the length of
+//! snappy by its greatest ratio, the window of zstd by [`ZSTD_WINDOW_LOG_MAX`], the blocks of LZ4
+//! by its format (4 MiB).
 
 use super::{batch::Codec, record::RecordError};
 use bytes::Bytes;
