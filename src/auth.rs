@@ -84,6 +84,7 @@ struct Inner {
 
 impl Authenticator {
     /// An authenticator with these options.
+    #[expect(clippy::needless_pass_by_value, reason = "the secret is not to be kept elsewhere")]
     pub fn new(options: Options, clock: Clock) -> Self {
         let key = (!options.secret.is_empty()).then(|| DecodingKey::from_secret(&options.secret));
         let validation = validation(&options);
