@@ -31,6 +31,14 @@ use std::{
     time::Duration,
 };
 
+/// A duration as settings have it: `50ms`, `25s`, `10m`, `1h`, `7d`.
+///
+/// # Errors
+/// What is allowed, in one clause.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    value::duration(text)
+}
+
 /// The daemon's own group, as Kafka's tools show it.
 pub const GROUP: &str = "taskwire";
 
@@ -136,6 +144,16 @@ pub enum ConfigError {
     #[error("{} holds no secret", path.display())]
     EmptySecret {
         /// The file.
+        path: PathBuf,
+    },
+    /// Development mode, and the data directory has no secret yet.
+    #[error(
+        "{} is not there: start the daemon once with this data directory, name another with \
+         --data-dir, or give --jwt-secret-file FILE",
+        path.display()
+    )]
+    NoSecret {
+        /// Where it would be.
         path: PathBuf,
     },
     /// HTTP beyond loopback in development mode.
@@ -264,7 +282,7 @@ impl Config {
     pub fn existing_secret(&self) -> Result<Secret, ConfigError> {
         match &self.secret {
             Some(secret) => Ok(secret.clone()),
-            None => Secret::of_file(&secret::development_path(&self.data_dir)),
+            None => secret::existing(&self.data_dir),
         }
     }
 

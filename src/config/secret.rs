@@ -42,8 +42,18 @@ impl fmt::Debug for Secret {
 }
 
 /// Where the development secret lies.
-pub(super) fn development_path(data_dir: &Path) -> PathBuf {
+fn development_path(data_dir: &Path) -> PathBuf {
     data_dir.join("jwt-secret")
+}
+
+/// The development secret, which a daemon has made.
+pub(super) fn existing(data_dir: &Path) -> Result<Secret, ConfigError> {
+    let path = development_path(data_dir);
+    match path.try_exists() {
+        Ok(false) => Err(ConfigError::NoSecret { path }),
+        // Whatever else is wrong with it, reading says so.
+        _ => Secret::of_file(&path),
+    }
 }
 
 /// The development secret, made (mode 0600) unless it is there. The directory must exist.

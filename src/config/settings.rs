@@ -121,7 +121,8 @@ settings! {
     DRAIN_TIMEOUT: One Everywhere, "drain-timeout" = "DURATION", "5s";
     /// Time that the whole stop may take
     STOP_TIMEOUT: One Everywhere, "stop-timeout" = "DURATION", "25s";
-    /// What is logged: off, error, warn, info, debug, trace, or a list like `info,taskwire::http=debug`
+    /// What is logged: off, error, warn, info, debug, trace,
+    /// or a list like `info,taskwire::http=debug`
     LOG: One Everywhere, "log" = "LEVEL", "info";
     /// How it is logged; `auto` is text on a terminal and JSON elsewhere
     LOG_FORMAT: One Everywhere, "log-format" = "auto|text|json", "auto";
