@@ -1,1 +1,130 @@
-//! One file per verb.
+//! One file per verb. `taskwire` without a verb is `taskwire serve`.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+
+mod config_verb;
+mod healthcheck;
+mod http_client;
+mod logging;
+mod output;
+mod running;
+mod serve;
+mod tail;
+mod token;
+mod version;
+
+use crate::config::{ConfigError, Flags};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::io;
+
+/// Why a verb did not do it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The arguments do not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Anything else, told whole.
+    #[error("{0}")]
+    Failed(String),
+    /// Standard output is gone.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Config(_) => 78,
+            Self::Failed(_) | Self::Output(_) => 1,
+        }
+    }
+}
+
+/// A parsed command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "taskwire",
+    version,
+    about = "Real-time tasks from Kafka events to browsers, in one daemon",
+    after_help = "Without a command: serve. Settings can also come from TASKWIRE_* variables and \
+                  a TOML file; `taskwire config default` prints one."
+)]
+pub struct Command {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon (what `taskwire` alone does)
+    Serve(serve::ServeArgs),
+    /// Sign a token for a user
+    Token(token::TokenArgs),
+    /// Print a user's changes as they come
+    Tail(tail::TailArgs),
+    /// Check or print the configuration
+    Config(config_verb::ConfigArgs),
+    /// Ask a running daemon whether it is ready
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print the version
+    Version(version::VersionArgs),
+}
+
+impl Command {
+    /// The process's arguments; wrong ones end it with exit code 2, `--help` with 0.
+    pub fn from_args() -> Self {
+        let matches = Self::command().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// See [`Failure`]. A reader of our output that went away is no failure.
+    pub async fn run(self) -> Result<(), Failure> {
+        match self.dispatch().await {
+            Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    async fn dispatch(self) -> Result<(), Failure> {
+        let flags = self.flags;
+        match self.verb {
+            None => serve::run(serve::ServeArgs::default(), &flags).await,
+            Some(Verb::Serve(args)) => serve::run(args, &flags).await,
+            Some(Verb::Token(args)) => token::run(&args, &flags),
+            Some(Verb::Tail(args)) => tail::run(args, &flags).await,
+            Some(Verb::Config(args)) => config_verb::run(&args, &flags),
+            Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,
+            Some(Verb::Version(args)) => version::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn no_verb_takes_the_settings_of_serve() {
+        let command = Command::try_parse_from(["taskwire", "--topic", "t"]).expect("good");
+        assert!(command.verb.is_none());
+        let command = Command::try_parse_from(["taskwire", "serve", "--topic=t"]).expect("good");
+        assert!(matches!(command.verb, Some(Verb::Serve(_))));
+        assert!(Command::try_parse_from(["taskwire", "--topics", "t"]).is_err());
+    }
+}

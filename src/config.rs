@@ -1,1 +1,0 @@
-//! Flags, `TASKWIRE_*`, a TOML file and defaults become the typed options of every part.

@@ -1,1 +1,0 @@
-//! Builds every part in order, and owns the stop order and its deadline.

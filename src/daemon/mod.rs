@@ -1,0 +1,520 @@
+//! Builds every part in order, and owns the stop order and its deadline. The only module that
+//! knows all parts.
+//!
+//! Start: ports -> data directory -> log -> store -> feed, hub -> apply -> accept. Ready when apply
+//! has reached the log end seen at start. Stop runs in the direction of the data: listeners and
+//! sessions, then apply, then the broker, then the store.
+//!
+//! Invariant: an owner worker that ends unexpectedly ends the daemon with its reason; one bad
+//! connection ends that connection only.
+
+mod bind;
+mod lock;
+
+pub use lock::Endpoints;
+
+use crate::{
+    apply::{self, Applied, ApplyError},
+    auth::Authenticator,
+    broker::{self, Broker},
+    clock::Clock,
+    config::{Config, ConfigError},
+    feed::{EventLog, embedded::Embedded},
+    http::{self, Http},
+    hub::Hub,
+    metrics::Metrics,
+    position::TopicPartition,
+    shutdown::{self, Shutdown, Trigger},
+    store::{Processed, Store, StoreError, redb::RedbStore},
+    systemd,
+};
+use lock::DataDir;
+use std::{
+    collections::HashMap, fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    task::{Id, JoinError, JoinHandle, JoinSet},
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info, warn};
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A port is in use.
+    #[error("address {address} is taken by another process; stop that, or change {flag}")]
+    AddressTaken {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that names it.
+        flag: &'static str,
+    },
+    /// An address cannot be bound.
+    #[error("cannot listen on {address} ({flag})")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that names it.
+        flag: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon has the data directory.
+    #[error("{} is in use by another daemon, pid {pid}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other process.
+        pid: String,
+    },
+    /// The data directory refuses.
+    #[error("cannot use {}", path.display())]
+    DataDir {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The secret cannot be made or read.
+    #[error(transparent)]
+    Secret(#[from] ConfigError),
+    /// The broker.
+    #[error("the broker does not start")]
+    Broker(#[from] broker::StartError),
+    /// The topic cannot be created.
+    #[error("cannot create topic {topic}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// Why.
+        source: broker::ProduceError,
+    },
+    /// The store.
+    #[error("the store does not start")]
+    Store(#[from] StoreError),
+    /// The log lost what the store has processed.
+    #[error(
+        "the store has processed {place} up to offset {processed}, but its log ends at {log_end}: \
+         part of log/ is missing. Put it back (from a backup of the whole data directory), or move \
+         tasks.redb away to build the tasks again from the log that is left"
+    )]
+    StoreAhead {
+        /// The partition.
+        place: TopicPartition,
+        /// The store's next offset.
+        processed: i64,
+        /// Where the log ends.
+        log_end: i64,
+    },
+}
+
+/// Why a running daemon ends with a failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Apply ended by itself.
+    #[error("apply ended")]
+    Apply(#[source] ApplyError),
+    /// A worker ended that should run until the stop.
+    #[error("{0} ended unexpectedly")]
+    Worker(String),
+    /// A part could not be closed cleanly.
+    #[error("{part} was not closed cleanly: {reason}")]
+    Unclean {
+        /// The part.
+        part: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The deadline of the stop passed.
+    #[error("the stop took longer than {deadline:?}; left: {}", left.join(", "))]
+    Deadline {
+        /// The deadline.
+        deadline: Duration,
+        /// What was not done.
+        left: Vec<String>,
+    },
+}
+
+/// A started daemon. Dropped without [`Daemon::stop`], it ends as a kill would end it.
+pub struct Daemon {
+    http: Vec<SocketAddr>,
+    kafka: Vec<SocketAddr>,
+    edges: Edges,
+    applied: Applied,
+    apply: Option<JoinHandle<Result<(), ApplyError>>>,
+    apply_trigger: Trigger,
+    broker: Broker,
+    store: Arc<dyn Store>,
+    data_dir: DataDir,
+    stop_timeout: Duration,
+}
+
+impl Daemon {
+    /// Starts every part in order; returns when both ports accept. Readiness comes later: see
+    /// [`Daemon::ready`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let http_listeners = bind::bind_all(&config.http_listen, "--http-listen")?;
+        let kafka_listeners = bind::bind_all(&config.kafka_listen, "--kafka-listen")?;
+        let data_dir = DataDir::lock(&config.data_dir)?;
+        let secret = config.signing_secret()?;
+        let metrics = Arc::new(Metrics::new());
+
+        let broker =
+            Broker::start(config.broker_options(), clock.clone(), Arc::clone(&metrics)).await?;
+        let store = open_store(&config, &broker).await?;
+        let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone()));
+        let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
+
+        let (apply_trigger, apply_shutdown) = shutdown::pair();
+        let (applied, apply) = apply::start(
+            config.apply_options(),
+            Arc::clone(&feed),
+            Arc::clone(&store),
+            hub.clone(),
+            clock.clone(),
+            Arc::clone(&metrics),
+            apply_shutdown,
+        );
+        let parts = http::Parts {
+            authenticator: Authenticator::new(config.auth_options(&secret), clock.clone()),
+            store: Arc::clone(&store),
+            feed,
+            applied: applied.clone(),
+            hub,
+            clock,
+            metrics,
+            health: health_of(&broker),
+        };
+        let http = Http::new(config.http_options(), parts);
+
+        let mut edges = Edges::new(config.drain_timeout.min(config.stop_timeout));
+        let http_addresses = edges.serve_http(&http, http_listeners);
+        let kafka_addresses = edges.serve_kafka(&broker, kafka_listeners);
+        let daemon = Self {
+            http: http_addresses,
+            kafka: kafka_addresses,
+            edges,
+            applied,
+            apply: Some(apply),
+            apply_trigger,
+            broker,
+            store,
+            data_dir,
+            stop_timeout: config.stop_timeout,
+        };
+        daemon.data_dir.announce(&daemon.endpoints())?;
+        Ok(daemon)
+    }
+
+    /// Where it listens.
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints { pid: std::process::id(), http: self.http.clone(), kafka: self.kafka.clone() }
+    }
+
+    /// Waits until apply has reached the log end seen at start. Cancel safe.
+    ///
+    /// # Errors
+    /// An owner ended before: see [`Daemon::failed`].
+    pub async fn ready(&mut self) -> Result<(), Failure> {
+        let mut progress = self.applied.progress();
+        tokio::select! {
+            reached = progress.wait_for(|progress| progress.is_caught_up) => match reached {
+                Ok(_) => return Ok(()),
+                // Apply is gone; the reason is on its handle.
+                Err(_) => (),
+            },
+            failure = self.failed() => return Err(failure),
+        }
+        Err(self.failed().await)
+    }
+
+    /// Waits for an owner worker that ends by itself, which it never should. Cancel safe.
+    pub async fn failed(&mut self) -> Failure {
+        let apply = async {
+            match self.apply.as_mut() {
+                Some(apply) => apply.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = apply => {
+                self.apply = None;
+                apply_failure(ended)
+            }
+            name = self.edges.ended() => Failure::Worker(name),
+        }
+    }
+
+    /// Tells systemd of readiness and life, until the stop begins or an owner fails.
+    async fn supervise(&mut self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let applied = self.applied.clone();
+        let mut beat = tokio::time::interval(systemd::heartbeat_interval());
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::select! {
+            () = shutdown.begun() => return Ok(()),
+            readiness = self.ready() => readiness?,
+            () = async { loop {
+                beat.tick().await;
+                systemd::catching_up(applied.progress().borrow().lag_records);
+            } } => (),
+        }
+        info!("ready");
+        systemd::ready();
+        tokio::select! {
+            () = shutdown.begun() => Ok(()),
+            failure = self.failed() => Err(failure),
+            () = async { loop {
+                beat.tick().await;
+                systemd::alive(applied.progress().borrow().lag_records);
+            } } => Ok(()),
+        }
+    }
+
+    /// Stops in the direction of the data. Everything acknowledged is on disk when this returns
+    /// `Ok`, and the next start needs no recovery.
+    ///
+    /// # Errors
+    /// The deadline passed, or a part did not close cleanly. Nothing acknowledged is lost then
+    /// either; the next start recovers.
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        let deadline = Deadline::after(self.stop_timeout);
+        self.edges.trigger.fire();
+        let edges_left = deadline.meet(self.edges.all_ended()).await;
+        if edges_left.is_none() {
+            let mut left = self.edges.names();
+            left.extend(["apply", "broker", "store"].map(str::to_owned));
+            return Err(deadline.missed(left));
+        }
+
+        self.apply_trigger.fire();
+        let mut outcome = Ok(());
+        if let Some(apply) = self.apply.take() {
+            match deadline.meet(apply).await {
+                Some(Ok(Ok(()))) => (),
+                Some(ended) => outcome = Err(apply_failure(ended)),
+                None => return Err(deadline.missed_from("apply")),
+            }
+        }
+        match deadline.meet(self.broker.close()).await {
+            Some(Ok(())) => (),
+            Some(Err(reason)) => outcome = outcome.and(unclean("broker", reason)),
+            None => return Err(deadline.missed_from("broker")),
+        }
+        match deadline.meet(self.store.close()).await {
+            Some(Ok(())) => (),
+            Some(Err(error)) => outcome = outcome.and(unclean("store", chain(&error))),
+            None => return Err(deadline.missed_from("store")),
+        }
+        if let Err(error) = self.data_dir.withdraw() {
+            warn!(%error, "endpoints.json is left behind");
+        }
+        outcome
+    }
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon").field("http", &self.http).field("kafka", &self.kafka).finish()
+    }
+}
+
+/// Runs a daemon from start to stop; `on_started` is told when both ports accept.
+///
+/// # Errors
+/// See [`Failure`]. A daemon whose owner failed is stopped as far as it can be, and the first
+/// failure is returned.
+pub async fn run(
+    config: Config,
+    shutdown: Shutdown,
+    on_started: impl FnOnce(&Endpoints),
+) -> Result<(), Failure> {
+    let mut daemon = Daemon::start(config, Clock::system()).await?;
+    let endpoints = daemon.endpoints();
+    info!(http = ?endpoints.http, kafka = ?endpoints.kafka, pid = endpoints.pid, "accepting");
+    on_started(&endpoints);
+    let lived = daemon.supervise(&shutdown).await;
+    if let Err(failure) = &lived {
+        error!(error = chain(failure), "stopping after a failure");
+    }
+    systemd::stopping();
+    info!("stopping");
+    let stopped = daemon.stop().await;
+    if lived.is_ok() && stopped.is_ok() {
+        info!("stopped");
+    }
+    lived.and(stopped)
+}
+
+/// An error and its sources in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The workers that accept: one per bound address.
+struct Edges {
+    workers: JoinSet<()>,
+    names: HashMap<Id, String>,
+    trigger: Trigger,
+    shutdown: Shutdown,
+    drain: Duration,
+}
+
+impl Edges {
+    fn new(drain: Duration) -> Self {
+        let (trigger, shutdown) = shutdown::pair();
+        Self { workers: JoinSet::new(), names: HashMap::new(), trigger, shutdown, drain }
+    }
+
+    fn serve_http(&mut self, http: &Http, listeners: Vec<TcpListener>) -> Vec<SocketAddr> {
+        self.serve("HTTP", listeners, |listener, shutdown, drain| {
+            let http = http.clone();
+            async move { http.serve(listener, shutdown, drain).await }
+        })
+    }
+
+    fn serve_kafka(&mut self, broker: &Broker, listeners: Vec<TcpListener>) -> Vec<SocketAddr> {
+        self.serve("Kafka", listeners, |listener, shutdown, drain| {
+            let broker = broker.clone();
+            async move { broker.serve(listener, shutdown, drain).await }
+        })
+    }
+
+    fn serve<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        what: &str,
+        listeners: Vec<TcpListener>,
+        worker: impl Fn(TcpListener, Shutdown, Duration) -> F,
+    ) -> Vec<SocketAddr> {
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            let Ok(address) = listener.local_addr() else { continue };
+            let worker = worker(listener, self.shutdown.clone(), self.drain);
+            let id = self.workers.spawn(worker).id();
+            self.names.insert(id, format!("the {what} listener {address}"));
+            addresses.push(address);
+        }
+        addresses
+    }
+
+    /// The name of the next worker that ends; never if there is none. Cancel safe.
+    async fn ended(&mut self) -> String {
+        let id = match self.workers.join_next_with_id().await {
+            Some(Ok((id, ()))) => id,
+            Some(Err(error)) => error.id(),
+            None => std::future::pending().await,
+        };
+        self.names.remove(&id).unwrap_or_else(|| "a listener".to_owned())
+    }
+
+    async fn all_ended(&mut self) {
+        while !self.workers.is_empty() {
+            self.ended().await;
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.values().cloned().collect()
+    }
+}
+
+struct Deadline {
+    at: Instant,
+    span: Duration,
+}
+
+impl Deadline {
+    fn after(span: Duration) -> Self {
+        Self { at: Instant::now() + span, span }
+    }
+
+    async fn meet<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        timeout_at(self.at, work).await.ok()
+    }
+
+    fn missed(&self, left: Vec<String>) -> Failure {
+        Failure::Deadline { deadline: self.span, left }
+    }
+
+    /// This part, and those that come after it in the order of the stop.
+    fn missed_from(&self, part: &str) -> Failure {
+        let order = ["apply", "broker", "store"];
+        self.missed(order.into_iter().skip_while(|name| *name != part).map(str::to_owned).collect())
+    }
+}
+
+/// Opens the store and makes sure that the log has all that it has processed.
+async fn open_store(config: &Config, broker: &Broker) -> Result<Arc<dyn Store>, StartError> {
+    let path = config.data_dir.join("tasks.redb");
+    let options = config.store_options();
+    let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
+    let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??);
+    let start = store.start().await?;
+    info!(was_clean = start.was_clean, tasks = store.stats().tasks, "the store is open");
+    for (place, processed) in &start.processed {
+        refuse_store_ahead(broker, place, *processed)?;
+    }
+    let topic = &config.topic;
+    broker
+        .ensure_topic(topic, PARTITIONS)
+        .await
+        .map_err(|source| StartError::Topic { topic: topic.to_string(), source })?;
+    Ok(store)
+}
+
+/// Partitions of the applied topic unless it is there with more.
+const PARTITIONS: u32 = 1;
+
+fn refuse_store_ahead(
+    broker: &Broker,
+    place: &TopicPartition,
+    processed: Processed,
+) -> Result<(), StartError> {
+    let log_end = broker
+        .reader(&place.topic, place.partition)
+        .map_or(0, |reader| reader.high_watermark().get());
+    if processed.next.get() <= log_end {
+        return Ok(());
+    }
+    Err(StartError::StoreAhead { place: place.clone(), processed: processed.next.get(), log_end })
+}
+
+fn panicked(error: JoinError) -> StoreError {
+    StoreError::Database(Box::new(error))
+}
+
+fn health_of(broker: &Broker) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+    let broker = broker.clone();
+    Arc::new(move || {
+        let failed = broker.failed_partitions();
+        failed.into_iter().map(|(place, reason)| format!("{place}: {reason}")).collect()
+    })
+}
+
+fn apply_failure(ended: Result<Result<(), ApplyError>, JoinError>) -> Failure {
+    match ended {
+        Ok(Ok(())) => Failure::Worker("apply".to_owned()),
+        Ok(Err(error)) => Failure::Apply(error),
+        Err(error) => Failure::Worker(format!("apply ({error})")),
+    }
+}
+
+fn unclean(part: &'static str, reason: String) -> Result<(), Failure> {
+    Err(Failure::Unclean { part, reason })
+}
