@@ -1,4 +1,5 @@
-//! The shape of every request, as data, and the walk that checks a body against it.
+//! The shape of every request (and of what our own client is answered), as data, and the walk that
+//! checks a body against it.
 //!
 //! kafka-protocol allocates from counts that it does not check, so a body is walked first: every
 //! string, byte array, array and tagged field must lie within the bytes that are there, and what
@@ -13,9 +14,20 @@
 //!
 //! Source: Kafka protocol guide, "The Messages"; the `*Request.json` schemas of Apache Kafka.
 
-pub(super) mod bodies;
+/// An array of structs, which decode into the named type.
+macro_rules! array {
+    ($decoded:ty, $($field:expr),+ $(,)?) => {
+        Kind::Array {
+            element: &Kind::Struct(&[$($field),+]),
+            decoded_bytes: size_of::<$decoded>(),
+        }
+    };
+}
 
-use super::reader::Reader;
+pub(super) mod requests;
+pub(super) mod responses;
+
+use super::{StrBytes, reader::Reader};
 
 /// Most array elements of one request. The largest request of a sane client (a fetch or a
 /// metadata request over every partition of a large cluster) has a tenth of it.
@@ -91,6 +103,17 @@ const fn between(first: i16, last: i16, kind: Kind) -> Field {
 const fn tagged(tag: u32, kind: Kind) -> Field {
     Field { kind, first: 0, last: i16::MAX, tag: Some(tag) }
 }
+
+const BOOLEAN: Kind = Kind::Fixed(1);
+const INT8: Kind = Kind::Fixed(1);
+const INT16: Kind = Kind::Fixed(2);
+const INT32: Kind = Kind::Fixed(4);
+const INT64: Kind = Kind::Fixed(8);
+const UUID: Kind = Kind::Fixed(16);
+const TEXT: Kind = Kind::Text;
+const BYTES: Kind = Kind::Bytes;
+const TEXTS: Kind = Kind::Array { element: &TEXT, decoded_bytes: size_of::<StrBytes>() };
+const INT32S: Kind = Kind::Array { element: &INT32, decoded_bytes: size_of::<i32>() };
 
 /// Whether `body` has exactly the shape of `fields` in `version`, with counts that decode into a
 /// bounded amount of memory.

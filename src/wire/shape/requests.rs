@@ -1,47 +1,26 @@
 //! The body of every request that is served, in the order of [`crate::wire::api::APIS`].
 
-use super::{Fields, Kind, all, between, since, tagged, until};
-use crate::wire::{
-    StrBytes,
-    messages::{
-        create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
-        create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
-        describe_configs_request::DescribeConfigsResource,
-        fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
-        incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
-        join_group_request::JoinGroupRequestProtocol,
-        leave_group_request::MemberIdentity,
-        list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
-        metadata_request::MetadataRequestTopic,
-        offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
-        offset_fetch_request::{
-            OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
-        },
-        produce_request::{PartitionProduceData, TopicProduceData},
-        sync_group_request::SyncGroupRequestAssignment,
-    },
+use super::{
+    BOOLEAN, BYTES, Fields, INT8, INT16, INT32, INT32S, INT64, Kind, TEXT, TEXTS, UUID, all,
+    between, since, tagged, until,
 };
-
-const BOOLEAN: Kind = Kind::Fixed(1);
-const INT8: Kind = Kind::Fixed(1);
-const INT16: Kind = Kind::Fixed(2);
-const INT32: Kind = Kind::Fixed(4);
-const INT64: Kind = Kind::Fixed(8);
-const UUID: Kind = Kind::Fixed(16);
-const TEXT: Kind = Kind::Text;
-const BYTES: Kind = Kind::Bytes;
-const TEXTS: Kind = Kind::Array { element: &TEXT, decoded_bytes: size_of::<StrBytes>() };
-const INT32S: Kind = Kind::Array { element: &INT32, decoded_bytes: size_of::<i32>() };
-
-/// An array of structs, which decode into the named type.
-macro_rules! array {
-    ($decoded:ty, $($field:expr),+ $(,)?) => {
-        Kind::Array {
-            element: &Kind::Struct(&[$($field),+]),
-            decoded_bytes: size_of::<$decoded>(),
-        }
-    };
-}
+use crate::wire::messages::{
+    create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic},
+    create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig},
+    describe_configs_request::DescribeConfigsResource,
+    fetch_request::{FetchPartition, FetchTopic, ForgottenTopic},
+    incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig},
+    join_group_request::JoinGroupRequestProtocol,
+    leave_group_request::MemberIdentity,
+    list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic},
+    metadata_request::MetadataRequestTopic,
+    offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
+    offset_fetch_request::{
+        OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    },
+    produce_request::{PartitionProduceData, TopicProduceData},
+    sync_group_request::SyncGroupRequestAssignment,
+};
 
 pub(in crate::wire) const PRODUCE: Fields = &[
     all(TEXT),  // transactional id
