@@ -1,14 +1,33 @@
 //! What the broker does by the clock: retention, and noting how far each log is durable.
 
-use super::{meta::Meta, progress::Progress, topics::Topics};
+use super::{meta::Meta, topics::Topics};
 use crate::position::{Offset, TopicPartition};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
+
+/// What the daemon's own group has durably processed: below it, retention may delete from the
+/// daemon's own topics. Shared; a partition that was never reported keeps everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeepFrom(Arc<Mutex<HashMap<TopicPartition, Offset>>>);
+
+impl KeepFrom {
+    pub(super) fn set(&self, place: TopicPartition, durable: Offset) {
+        self.0.lock().expect("no holder panics").insert(place, durable);
+    }
+
+    fn of(&self, place: &TopicPartition) -> Offset {
+        self.0.lock().expect("no holder panics").get(place).copied().unwrap_or_default()
+    }
+}
 
 /// What it works on. No handle of the broker itself: that one's last clone ends this.
 pub(super) struct Parts {
     pub(super) topics: Topics,
-    pub(super) progress: Progress,
+    pub(super) keep_from: KeepFrom,
     pub(super) meta: Meta,
 }
 
@@ -30,10 +49,8 @@ impl Parts {
         let snapshot = self.topics.snapshot();
         for topic in snapshot.all() {
             for (place, handle) in topic.places() {
-                let keep_from = match (topic.is_reserved, self.progress.of(&place)) {
-                    (false, _) => LAST_OFFSET,
-                    (true, progress) => progress.map(|at| at.durable).unwrap_or_default(),
-                };
+                let keep_from =
+                    if topic.is_reserved { self.keep_from.of(&place) } else { LAST_OFFSET };
                 match handle.apply_retention(keep_from).await {
                     Ok(0) => (),
                     Ok(segments) => {
@@ -51,8 +68,7 @@ impl Parts {
         let snapshot = self.topics.snapshot();
         let ends = snapshot.all().flat_map(|topic| topic.places());
         let ends = ends.map(|(place, handle)| (place, handle.durable_end()));
-        let moved: Vec<_> =
-            ends.filter(|(place, end)| recorded.get(place) != Some(end)).collect();
+        let moved: Vec<_> = ends.filter(|(place, end)| recorded.get(place) != Some(end)).collect();
         if moved.is_empty() {
             return;
         }

@@ -16,8 +16,10 @@ mod maintenance;
 pub mod meta;
 pub mod partition;
 pub mod producer;
-pub mod progress;
 pub mod topics;
+
+#[cfg(test)]
+mod tests;
 
 use crate::{
     clock::Clock,
@@ -27,16 +29,17 @@ use crate::{
     shutdown::Shutdown,
     wire::batch::ProducedBatch,
 };
+use coordinator::{Coordinator, ReservedProgress};
+use maintenance::KeepFrom;
 use meta::{Meta, MetaError};
 use partition::{Enqueued, PartitionHandle};
-use progress::Progress;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use topics::{Topic, Topics};
+use topics::{Topic, TopicError, Topics};
 
 /// When a produced batch is acknowledged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -77,7 +80,7 @@ pub struct Options {
 pub enum StartError {
     /// `broker.redb`
     #[error("cannot open broker.redb")]
-    Meta(#[source] meta::MetaError),
+    Meta(#[source] MetaError),
     /// A partition's log.
     #[error("cannot open the log of {0}")]
     Log(TopicPartition, #[source] crate::log::OpenError),
@@ -140,15 +143,14 @@ pub struct Broker(Arc<Shared>);
 
 struct Shared {
     options: Options,
-    clock: Clock,
     metrics: Arc<Metrics>,
     meta: Meta,
     topics: Topics,
-    progress: Progress,
+    coordinator: Coordinator,
+    reserved_progress: ReservedProgress,
+    keep_from: KeepFrom,
     cluster_id: String,
     connections: connection::Limits,
-    /// Owners of partitions and topics.
-    owners: TaskTracker,
     /// Waiting fetches are answered at once when it is cancelled.
     draining: CancellationToken,
     /// Ends the maintenance.
@@ -187,23 +189,31 @@ impl Broker {
         };
         let owners = TaskTracker::new();
         let topics = Topics::start(setup, last_run, owners.clone()).await?;
-        let (progress, ending) = (Progress::default(), CancellationToken::new());
+        let reserved_progress = ReservedProgress::default();
+        let coordinator = coordinator::start(
+            coordinator::Options::new(&options.reserved_group),
+            meta.clone(),
+            clock.clone(),
+            reserved_progress.clone(),
+        );
+        let coordinator = coordinator.map_err(StartError::Meta)?;
+        let (keep_from, ending) = (KeepFrom::default(), CancellationToken::new());
         let maintained = maintenance::Parts {
             topics: topics.clone(),
-            progress: progress.clone(),
+            keep_from: keep_from.clone(),
             meta: meta.clone(),
         };
         owners.spawn(maintenance::run(maintained, ending.clone()));
         Ok(Self(Arc::new(Shared {
             connections: connection::Limits::new(options.connections_max),
             options,
-            clock,
             metrics,
             meta,
             topics,
-            progress,
+            coordinator,
+            reserved_progress,
+            keep_from,
             cluster_id,
-            owners,
             draining: CancellationToken::new(),
             _ends_with_last_clone: ending.clone().drop_guard(),
             ending,
@@ -279,7 +289,8 @@ impl Broker {
         durable: Offset,
     ) {
         let place = TopicPartition { topic: topic.clone(), partition };
-        self.0.progress.report(place, processed, durable);
+        self.0.keep_from.set(place.clone(), durable);
+        self.0.reserved_progress.report(place, processed);
     }
 
     /// Partitions that take no writes after a failure, with the reason (for health).
@@ -287,6 +298,16 @@ impl Broker {
         let snapshot = self.0.topics.snapshot();
         let places = snapshot.all().flat_map(|topic| topic.places());
         places.filter_map(|(place, handle)| Some((place, handle.failure()?))).collect()
+    }
+
+    /// Waits until an owner has ended, which none does before [`Broker::close`]; says which. The
+    /// daemon then has to end, too. Cancel safe.
+    pub async fn owner_ended(&self) -> &'static str {
+        tokio::select! {
+            () = self.0.topics.ended() => "topics",
+            () = self.0.coordinator.ended() => "group coordinator",
+            () = self.0.meta.ended() => "broker.redb",
+        }
     }
 
     /// Flushes and closes every log and `broker.redb`, leaving the clean marks. Call after
@@ -297,10 +318,11 @@ impl Broker {
     pub async fn close(self) -> Result<(), String> {
         self.0.ending.cancel();
         let snapshot = self.0.topics.snapshot();
-        let closing = snapshot.all().flat_map(|topic| topic.places()).map(async |(place, handle)| {
-            let closed = handle.close().await;
-            (place, closed)
-        });
+        let closing =
+            snapshot.all().flat_map(|topic| topic.places()).map(async |(place, handle)| {
+                let closed = handle.close().await;
+                (place, closed)
+            });
         let (mut ends, mut unclean) = (Vec::new(), Vec::new());
         for (place, closed) in futures_util::future::join_all(closing).await {
             match closed {
@@ -327,6 +349,17 @@ impl Broker {
             Some(address) => address.clone(),
             None => (peer.local.ip().to_canonical().to_string(), peer.local.port()),
         }
+    }
+
+    /// Deletes a topic, its files, and what groups have committed for it.
+    pub(in crate::broker) async fn delete_topic(&self, topic: TopicName) -> Result<(), TopicError> {
+        self.0.topics.delete(topic.clone()).await?;
+        self.0.coordinator.forget_topic(&topic).await;
+        Ok(())
+    }
+
+    pub(in crate::broker) fn coordinator(&self) -> &Coordinator {
+        &self.0.coordinator
     }
 
     pub(in crate::broker) fn topics(&self) -> &Topics {

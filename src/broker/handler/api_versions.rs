@@ -2,7 +2,7 @@
 
 use crate::wire::{
     ErrorCode,
-    api::APIS,
+    api::{APIS, Api, ApiKey},
     messages::{ApiVersionsRequest, ApiVersionsResponse, api_versions_response::ApiVersion},
 };
 
@@ -11,13 +11,19 @@ pub(in crate::broker) fn handle(version: i16, request: &ApiVersionsRequest) -> A
     if version >= 3 && !names.iter().all(|name| is_software_name(name)) {
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
-    let line = |api: &crate::wire::api::Api| {
+    let line = |api: &Api| {
         ApiVersion::default()
-            .with_api_key(api.number())
+            .with_api_key(number(api.key))
             .with_min_version(api.advertised_min)
             .with_max_version(api.max)
     };
     ApiVersionsResponse::default().with_api_keys(APIS.iter().map(line).collect())
+}
+
+/// The number of a key on the wire.
+#[allow(clippy::as_conversions, reason = "the discriminant is the number")]
+const fn number(key: ApiKey) -> i16 {
+    key as i16
 }
 
 /// Kafka's `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`.

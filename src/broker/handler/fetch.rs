@@ -108,7 +108,6 @@ impl<'a> Fetch<'a> {
                     .and_then(|handle| of_epoch(handle, partition.current_leader_epoch));
                 if let Ok(reader) = &reader {
                     let mut high_watermark = reader.watch_high_watermark();
-                    high_watermark.mark_unchanged();
                     rises.push(async move {
                         // An error means that the log is closed: worth a look, too.
                         drop(high_watermark.changed().await);
@@ -133,29 +132,34 @@ impl<'a> Fetch<'a> {
         let (mut bytes, mut has_error) = (0, false);
         for target in targets {
             let room = target.bytes_max.min(self.max_bytes.saturating_sub(bytes));
-            let found = match &target.reader {
-                Err(code) => Err(*code),
-                Ok(reader) => read_one(reader, target.from, room, bytes == 0).await,
-            };
-            let partition = match (found, &target.reader) {
-                (Ok(batches), Ok(reader)) => {
-                    bytes += batches.bytes;
-                    self.filled(target.index, reader, batches.chunks)
-                }
-                (Err(code), Ok(reader)) if code == ErrorCode::OffsetOutOfRange => {
-                    has_error = true;
-                    let error_code = code.code();
-                    FetchPartition { error_code, ..self.filled(target.index, reader, Vec::new()) }
-                }
-                (Err(code), _) | (_, Err(code)) => {
-                    has_error = true;
-                    FetchPartition::error(target.index, code)
-                }
-            };
+            let (partition, found) = self.read_target(&target, room, bytes == 0).await;
+            bytes += found;
+            has_error |= partition.error_code != 0;
             topics[target.topic].partitions.push(partition);
         }
         let response = FetchResponse { topics, ..FetchResponse::default() };
         Read { response, bytes, has_error }
+    }
+
+    /// One partition's answer, and how many bytes of records are in it.
+    async fn read_target(
+        &self,
+        target: &Target,
+        room: usize,
+        is_first: bool,
+    ) -> (FetchPartition, usize) {
+        let reader = match &target.reader {
+            Ok(reader) => reader,
+            Err(code) => return (FetchPartition::error(target.index, *code), 0),
+        };
+        match read_one(reader, target.from, room, is_first).await {
+            Ok(batches) => (self.filled(target.index, reader, batches.chunks), batches.bytes),
+            Err(code) if code == ErrorCode::OffsetOutOfRange => {
+                let partition = self.filled(target.index, reader, Vec::new());
+                (FetchPartition { error_code: code.code(), ..partition }, 0)
+            }
+            Err(code) => (FetchPartition::error(target.index, code), 0),
+        }
     }
 
     fn filled(&self, index: i32, reader: &LogReader, records: Vec<Bytes>) -> FetchPartition {

@@ -18,7 +18,7 @@ pub(in crate::broker) mod list_offsets;
 pub(in crate::broker) mod metadata;
 pub(in crate::broker) mod produce;
 
-use super::{Broker, Peer};
+use super::{Broker, NODE_ID, Peer};
 use crate::wire::{
     RequestHeader, Response, StrBytes,
     messages::{RequestKind, ResponseKind},
@@ -66,9 +66,25 @@ pub(in crate::broker) async fn answer(
         RequestKind::DescribeCluster(request) => {
             ResponseKind::DescribeCluster(describe_cluster::handle(broker, peer, &request))
         }
-        other => groups::dispatch(broker, peer, header, other).await?,
+        other => of_group(broker, peer, header, other).await?,
     };
     Some(response.into())
+}
+
+/// Answers a request of the group APIs.
+async fn of_group(
+    broker: &Broker,
+    peer: &Peer,
+    header: &RequestHeader,
+    body: RequestKind,
+) -> Option<ResponseKind> {
+    let (host, port) = broker.peer_address(peer);
+    let context = groups::Context {
+        coordinator: broker.coordinator(),
+        node: groups::Node { id: NODE_ID, host, port },
+        partition_count: &|topic| broker.partition_count(topic),
+    };
+    Box::pin(groups::dispatch_with(&context, peer, header, body)).await
 }
 
 /// Text of a response.
@@ -76,7 +92,7 @@ fn text(text: impl ToString) -> StrBytes {
     StrBytes::from_string(text.to_string())
 }
 
-/// Whether an error message may be given, and the message.
+/// Text of a response that may be null.
 fn message(error: impl ToString) -> Option<StrBytes> {
     Some(text(error))
 }
