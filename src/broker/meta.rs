@@ -200,6 +200,11 @@ impl Meta {
         }
     }
 
+    /// Waits until the owner has ended. Cancel safe.
+    pub async fn ended(&self) {
+        self.inbox.closed().await;
+    }
+
     async fn write(&self, write: Write) -> Result<(), MetaError> {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(Job::Write(write, reply)).await.map_err(|_| MetaError::Closed)?;
@@ -301,7 +306,11 @@ struct ProducerIds {
 
 impl ProducerIds {
     /// What has to be written before `count` ids can be given.
-    fn reserve_for(&mut self, database: &Database, count: usize) -> Result<Option<Write>, MetaError> {
+    fn reserve_for(
+        &mut self,
+        database: &Database,
+        count: usize,
+    ) -> Result<Option<Write>, MetaError> {
         let count = i64::try_from(count).expect("a batch is small");
         if self.end - self.next >= count {
             return Ok(None);
@@ -490,7 +499,9 @@ fn load_topics(
     Ok(topics)
 }
 
-fn load_ends(transaction: &WriteTransaction) -> Result<BTreeMap<TopicPartition, Offset>, MetaError> {
+fn load_ends(
+    transaction: &WriteTransaction,
+) -> Result<BTreeMap<TopicPartition, Offset>, MetaError> {
     let table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
     let mut ends = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {

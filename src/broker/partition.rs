@@ -11,21 +11,17 @@
 use super::{
     Acks, Durability, ProduceError, Produced,
     producer::{Producers, Undo, Verdict},
-    snapshot,
 };
 use crate::{
     clock::Clock,
-    log::{self, AppendError, LastStop, Log, LogReader, OpenError, ReadError, dir::Dir},
+    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Recovery, dir::Dir},
     metrics::Metrics,
     position::{Offset, TopicPartition},
     wire::batch::ProducedBatch,
 };
-use std::{
-    io,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicI64, Ordering},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -210,8 +206,7 @@ pub(super) struct Opened {
 /// # Errors
 /// As the log says.
 pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
-    let path = setup.dir.path().to_owned();
-    let (log, recovery) = Log::open(Arc::clone(&setup.dir), setup.options, setup.last_stop)?;
+    let (log, recovery) = Log::open(setup.dir, setup.options, setup.last_stop)?;
     if let Some(torn) = &recovery.torn_tail {
         setup.metrics.log_torn_tails.inc();
         tracing::warn!(
@@ -226,32 +221,39 @@ pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
             "records are damaged and cannot be read"
         );
     }
-    let reader = log.reader();
-    let now_ms = setup.clock.now_ms();
-    let producers = snapshot::restore(&*setup.dir, &reader, &recovery, now_ms)
-        .map_err(|error| OpenError::Io { path, source: into_io(error) })?;
+    let producers = restore(&setup.place, &recovery, setup.clock.now_ms());
     let status = Arc::new(Status::default());
     status.durable_end.store(log.log_end().get(), Ordering::Release);
     let owner = Owner {
         place: setup.place,
         log,
-        dir: setup.dir,
         producers,
         durability: setup.durability,
         clock: setup.clock,
         metrics: setup.metrics,
         status,
         is_dirty: false,
-        bytes_since_snapshot: 0,
     };
     Ok(Opened { owner, leader_epoch: setup.last_stop.leader_epoch })
 }
 
-fn into_io(error: ReadError) -> io::Error {
-    match error {
-        ReadError::Io(source) => source,
-        other => io::Error::other(other.to_string()),
+/// The producers as of the end of the log.
+fn restore(place: &TopicPartition, recovery: &Recovery, now_ms: i64) -> Producers {
+    let stored = recovery.snapshot.as_ref().map(|snapshot| Producers::decode(&snapshot.bytes));
+    let mut producers = match stored {
+        None => Producers::default(),
+        Some(Some(producers)) => producers,
+        Some(None) => {
+            let (topic, partition) = (&place.topic, place.partition);
+            tracing::error!(%topic, %partition, "the producer snapshot is of an unknown form");
+            Producers::default()
+        }
+    };
+    for header in &recovery.active_batches {
+        producers.note(header, now_ms, &mut Undo::default());
+        producers.expire(now_ms);
     }
+    producers
 }
 
 impl Opened {
@@ -337,7 +339,6 @@ fn gather(first: Command, inbox: &mut mpsc::Receiver<Command>) -> Vec<Command> {
 struct Owner {
     place: TopicPartition,
     log: Log,
-    dir: Arc<dyn Dir>,
     producers: Producers,
     durability: Durability,
     clock: Clock,
@@ -345,7 +346,6 @@ struct Owner {
     status: Arc<Status>,
     /// Something was written that is not synced.
     is_dirty: bool,
-    bytes_since_snapshot: usize,
 }
 
 /// How the worker ends.
@@ -491,7 +491,6 @@ impl Owner {
         self.log.append(batches, now_ms).map_err(|error| self.refuse(&error))?;
         assert_eq!(self.log.log_end(), end, "the log gives dense offsets");
         self.is_dirty = true;
-        self.bytes_since_snapshot += bytes;
         self.metrics.log_appended_bytes.inc_by(u64::try_from(bytes).unwrap_or(0));
         self.metrics.log_appended_records.inc_by(u64::try_from(records).unwrap_or(0));
         Ok(())
@@ -556,27 +555,21 @@ impl Owner {
         })
     }
 
+    /// Keeps the producers after each roll, so that a start need not read the whole log.
     fn snapshot_if_due(&mut self) {
-        if self.bytes_since_snapshot < SNAPSHOT_EVERY_BYTES {
-            return;
-        }
-        self.bytes_since_snapshot = 0;
-        if let Err(error) = self.snapshot() {
+        if self.log.snapshot_due()
+            && let Err(error) = self.log.store_snapshot(&self.producers.encode())
+        {
             // The next start reads more of the log; nothing is lost.
             let (topic, partition) = (&self.place.topic, self.place.partition);
             tracing::warn!(%topic, %partition, %error, "no producer snapshot was written");
         }
     }
 
-    /// Writes the producers as of the log end, which is synced first: a snapshot must not know
-    /// more than the log.
-    fn snapshot(&mut self) -> io::Result<()> {
-        self.sync().map_err(|_| io::Error::other("the log takes no writes"))?;
-        snapshot::store(&*self.dir, self.log.log_end(), &self.producers)
-    }
-
     fn close(mut self) -> Result<Offset, String> {
-        self.snapshot().map_err(|error| error.to_string())?;
+        self.sync().map_err(|_| "the log takes no writes".to_owned())?;
+        let stored = self.log.store_snapshot(&self.producers.encode());
+        stored.map_err(|error| error.to_string())?;
         let end = self.log.log_end();
         self.log.close().map_err(|error| error.to_string())?;
         Ok(end)
@@ -624,5 +617,3 @@ const INBOX_KIBIBYTES_MAX: u32 = 32 << 10;
 const ROUND_BYTES_MAX: usize = 16 << 20;
 /// Commands of one round.
 const ROUND_COMMANDS_MAX: usize = 1024;
-/// Bytes appended between two snapshots of the producers.
-const SNAPSHOT_EVERY_BYTES: usize = 64 << 20;

@@ -271,6 +271,11 @@ impl Topics {
         self.ask(|reply| Command::SetConfigs { name, configs, reply }).await
     }
 
+    /// Waits until the owner has ended. Cancel safe.
+    pub async fn ended(&self) {
+        self.inbox.closed().await;
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, TopicError>>) -> Command,

@@ -67,8 +67,8 @@ impl Lane {
         Some(Job::Delete(partitions))
     }
 
-    /// The job is done: `offsets` follow the disk, and whoever waits is answered. Returns the number
-    /// of commits that were answered.
+    /// The job is done: `offsets` follow the disk, and whoever waits is answered. Returns the
+    /// number of commits that were answered.
     pub(super) fn finish(&mut self, result: CommitResult, offsets: &mut Offsets) -> usize {
         let mut commits = 0;
         for write in self.at_disk.drain(..) {

@@ -2,11 +2,11 @@
 //! their committed offsets.
 //!
 //! A request is a command with a `oneshot`; JoinGroup and SyncGroup may be answered by a later
-//! event. Offset commits go through `broker.redb` without holding up the worker: one write at a time
-//! for each group, so that their order is kept, answered and visible once durable.
+//! event. Offset commits go through `broker.redb` without holding up the worker: one write at a
+//! time for each group, so that their order is kept, answered and visible once durable.
 //!
-//! Bounds: the inbox, groups, members and pending ids of a group, bytes of a group and of all groups,
-//! commits that wait. A client that is gone costs its ticket until the group answers it.
+//! Bounds: the inbox, groups, members and pending ids of a group, bytes of a group and of all
+//! groups, commits that wait. A client that is gone costs its ticket until the group answers it.
 //!
 //! Membership is not kept over a restart: members are told UNKNOWN_MEMBER_ID and join again.
 

@@ -1,4 +1,5 @@
-//! The daemon's own group as Kafka's tools see it: stable, with one member that has every partition.
+//! The daemon's own group as Kafka's tools see it: stable, with one member that has every
+//! partition.
 
 use super::{FetchedOffsets, ListedGroup};
 use crate::{

@@ -1,6 +1,6 @@
-//! OffsetFetch 1-8: of some partitions or of all, from version 8 on of several groups. Where nothing
-//! is committed the offset is -1, without an error, also for topics and groups that do not exist.
-//! There are no open transactions in offsets, so `require_stable` changes nothing.
+//! OffsetFetch 1-8: of some partitions or of all, from version 8 on of several groups. Where
+//! nothing is committed the offset is -1, without an error, also for topics and groups that do not
+//! exist. There are no open transactions in offsets, so `require_stable` changes nothing.
 
 use super::text;
 use crate::{
