@@ -15,7 +15,7 @@ mod reserved;
 mod worker;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::broker) mod tests;
 
 use super::{
     group::{
