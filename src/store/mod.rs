@@ -6,6 +6,8 @@
 //! Invariant: the store is never durable beyond the log (`apply` syncs the log before it asks for
 //! [`CommitDurability::Immediate`]). Every `Immediate` commit of redb uses quick repair.
 
+#[cfg(test)]
+mod contract;
 pub mod redb;
 
 use crate::{
@@ -223,6 +225,9 @@ pub enum StoreError {
         /// The table.
         table: &'static str,
     },
+    /// Another process has the store open.
+    #[error("the store is in use by another process")]
+    InUse,
     /// Written by a newer taskwire.
     #[error("the store has format {found}, this taskwire knows up to {known}")]
     NewerFormat {

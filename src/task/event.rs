@@ -23,13 +23,14 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 255;
 pub const EVENT_ID_HEADER: &str = "taskwire-event-id";
 
 /// What names an event, wherever it is sent again: (`ce_source`, `ce_id`) joined, or `event_id`.
+/// Cheap to clone.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct EventId(String);
+pub struct EventId(std::sync::Arc<str>);
 
 impl EventId {
     /// The id: 1 to [`EVENT_ID_BYTES_MAX`] bytes.
     pub fn new(text: &str) -> Option<Self> {
-        (1..=EVENT_ID_BYTES_MAX).contains(&text.len()).then(|| Self(text.to_owned()))
+        (1..=EVENT_ID_BYTES_MAX).contains(&text.len()).then(|| Self(text.into()))
     }
 
     /// The id as text.
@@ -202,14 +203,14 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(reason: Reason, detail: impl ToString) -> Self {
-        Self { reason, detail: detail.to_string() }
+    fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
     }
 }
 
 impl From<FieldError> for Refusal {
     fn from(error: FieldError) -> Self {
-        Self::new(Reason::InvalidEvent, error)
+        Self::new(Reason::InvalidEvent, error.to_string())
     }
 }
 
@@ -290,7 +291,7 @@ impl<'a> Envelope<'a> {
         }
         let mut members = Members::default();
         json::walk_object(value, |name, raw| members.put(&name, raw))
-            .map_err(|error| Refusal::new(Reason::InvalidJson, error))?;
+            .map_err(|error| Refusal::new(Reason::InvalidJson, error.to_string()))?;
         if transport.is_structured || members.specversion.is_some() {
             self.read_structured(&members)
         } else {
@@ -310,7 +311,7 @@ impl<'a> Envelope<'a> {
         self.take_id(cloud_event_id(source, id, "ce_source", "ce_id")?);
         self.event_type = Some(Cow::Borrowed(text("ce_type", transport.event_type)?));
         json::walk_object(value, |_, _| ())
-            .map_err(|error| Refusal::new(Reason::InvalidJson, error))?;
+            .map_err(|error| Refusal::new(Reason::InvalidJson, error.to_string()))?;
         self.data = std::str::from_utf8(value).ok().map(str::trim_ascii);
         Ok(())
     }
