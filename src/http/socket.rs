@@ -376,16 +376,17 @@ impl Worker {
             }
             socket.flush().await
         };
-        ended(timeout(WRITE_TIMEOUT, writing).await)
+        taken(writing).await
     }
 
     async fn send(&self, socket: &mut Socket, message: Message) -> Result<(), End> {
-        ended(timeout(WRITE_TIMEOUT, socket.send(message)).await)
+        taken(socket.send(message)).await
     }
 }
 
-fn ended(written: Result<Result<(), SocketError>, Elapsed>) -> Result<(), End> {
-    match written {
+/// Waits for a write to be taken.
+async fn taken(writing: impl Future<Output = Result<(), SocketError>>) -> Result<(), End> {
+    match timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(SocketError::WriteBufferFull(_))) => Err(End::Close(CloseReason::Internal)),
         Ok(Err(_)) => Err(End::Gone),
