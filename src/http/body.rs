@@ -42,28 +42,31 @@ pub(super) async fn read(
 
 /// Nearly every body is one frame, and is then not copied.
 async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    let Some(first) = next_data(&mut body, bytes_max).await? else { return Ok(Bytes::new()) };
+    let Some(second) = next_data(&mut body, bytes_max - first.len()).await? else {
+        return Ok(first);
+    };
+    let mut joined = BytesMut::from(&first[..]);
+    let mut next = Some(second);
+    while let Some(data) = next {
+        joined.extend_from_slice(&data);
+        next = next_data(&mut body, bytes_max - joined.len()).await?;
+    }
+    Ok(joined.freeze())
+}
+
+/// The next data frame, of at most `bytes_max`.
+async fn next_data(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, Problem> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::new(Code::IncompleteBody))?;
+        // Trailers are not data, and nobody asks for them.
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > bytes_max {
-            return Err(too_large(bytes_max));
+        if data.len() > bytes_max {
+            return Err(Problem::with_detail(Code::BodyTooLarge, "the body is too long"));
         }
-        if first.is_empty() {
-            first = data;
-            continue;
-        }
-        if rest.is_empty() {
-            rest.extend_from_slice(&first);
-            first = Bytes::from_static(b"");
-        }
-        rest.extend_from_slice(&data);
-        if first.is_empty() {
-            first = Bytes::new();
-        }
+        return Ok(Some(data));
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(None)
 }
 
 fn too_large(bytes_max: usize) -> Problem {
