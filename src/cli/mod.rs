@@ -12,6 +12,7 @@ mod serve;
 mod tail;
 mod token;
 mod version;
+mod ws_client;
 
 use crate::config::{ConfigError, Flags};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
