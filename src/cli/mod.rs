@@ -8,10 +8,12 @@ mod http_client;
 mod logging;
 mod output;
 mod running;
+mod selftest;
 mod serve;
 mod tail;
 mod token;
 mod version;
+mod ws_client;
 
 use crate::config::{ConfigError, Flags};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -70,6 +72,8 @@ enum Verb {
     Token(token::TokenArgs),
     /// Print a user's changes as they come
     Tail(tail::TailArgs),
+    /// Drive every flow over real sockets, against a throw-away daemon or a running one
+    Selftest(selftest::SelftestArgs),
     /// Check or print the configuration
     Config(config_verb::ConfigArgs),
     /// Ask a running daemon whether it is ready
@@ -103,6 +107,7 @@ impl Command {
             Some(Verb::Serve(args)) => serve::run(args, &flags).await,
             Some(Verb::Token(args)) => token::run(&args, &flags),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
+            Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,
             Some(Verb::Version(args)) => version::run(&args),
