@@ -21,9 +21,7 @@ impl From<&ProduceError> for ErrorCode {
 impl From<&BatchError> for ErrorCode {
     fn from(error: &BatchError) -> Self {
         match error {
-            BatchError::Truncated | BatchError::Crc | BatchError::Field("length") => {
-                Self::CorruptMessage
-            }
+            BatchError::Truncated | BatchError::Crc => Self::CorruptMessage,
             BatchError::Magic(_) => Self::UnsupportedForMessageFormat,
             BatchError::Field("codec") => Self::UnsupportedCompressionType,
             BatchError::Field(_) => Self::InvalidRecord,

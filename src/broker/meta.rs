@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     thread::JoinHandle,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -73,7 +73,8 @@ pub struct LastRun {
 /// Handle of the owner thread. Cheap to clone. Each write is durable when its future is ready.
 #[derive(Clone, Debug)]
 pub struct Meta {
-    database: Arc<Database>,
+    /// The owner's, so that the file is closed when it ends, whoever holds a handle.
+    database: Weak<Database>,
     inbox: mpsc::Sender<Job>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -89,12 +90,16 @@ impl Meta {
         let last_run = begin_run(&database)?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
-        let owned = Arc::clone(&database);
+        let reads = Arc::downgrade(&database);
         let thread = std::thread::Builder::new()
             .name("broker-meta".to_owned())
-            .spawn(move || own(&owned, jobs))
+            .spawn(move || {
+                own(&database, jobs);
+                // Ends here and not with the last reader, of which there is none after the start.
+                drop(database);
+            })
             .map_err(|error| MetaError::Database(error.to_string()))?;
-        Ok((Self { database, inbox, thread: Arc::new(Mutex::new(Some(thread))) }, last_run))
+        Ok((Self { database: reads, inbox, thread: Arc::new(Mutex::new(Some(thread))) }, last_run))
     }
 
     /// Commits offsets of one group, all or none.
@@ -128,7 +133,8 @@ impl Meta {
     pub fn load_offsets(
         &self,
     ) -> Result<Vec<(String, TopicName, Partition, CommittedOffset)>, MetaError> {
-        let read = self.database.begin_read().map_err(database_error)?;
+        let database = self.database.upgrade().ok_or(MetaError::Closed)?;
+        let read = database.begin_read().map_err(database_error)?;
         let table = read.open_table(OFFSETS).map_err(database_error)?;
         let mut found = Vec::new();
         for row in table.iter().map_err(database_error)? {

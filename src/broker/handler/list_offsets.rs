@@ -18,7 +18,7 @@ use crate::{
 
 pub(in crate::broker) async fn handle(
     broker: &Broker,
-    _version: i16,
+    version: i16,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let mut topics = Vec::new();
@@ -29,7 +29,7 @@ pub(in crate::broker) async fn handle(
             let index = Partition::new(partition.partition_index);
             let handle = topic.as_ref().zip(index).and_then(|(t, index)| t.partition(index));
             partitions.push(match handle {
-                Some(handle) => one(handle, partition).await,
+                Some(handle) => one(handle, version, partition).await,
                 None => refused(partition, ErrorCode::UnknownTopicOrPartition),
             });
         }
@@ -42,6 +42,7 @@ pub(in crate::broker) async fn handle(
 
 async fn one(
     handle: &PartitionHandle,
+    version: i16,
     asked: &ListOffsetsPartition,
 ) -> ListOffsetsPartitionResponse {
     if let Err(code) = check_epoch(handle, asked.current_leader_epoch) {
@@ -66,7 +67,7 @@ async fn one(
             .with_partition_index(asked.partition_index)
             .with_timestamp(timestamp)
             .with_offset(offset.get())
-            .with_leader_epoch(handle.leader_epoch()),
+            .with_leader_epoch(if version >= EPOCH_VERSION { handle.leader_epoch() } else { -1 }),
     }
 }
 
@@ -125,6 +126,8 @@ fn refused(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitio
         .with_offset(-1)
 }
 
+/// First version with the leader epoch.
+const EPOCH_VERSION: i16 = 4;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;

@@ -1,6 +1,10 @@
 //! The broker over real sockets, with kafka-protocol as the client.
 
 mod client;
+mod fetching;
+mod restarts;
+mod topics;
+mod wire_abuse;
 mod writing;
 
 use super::{Broker, Durability, Options};
@@ -60,13 +64,23 @@ impl Served {
         self.broker.close().await
     }
 
-    /// Ends without any clean mark, as a crash would, but for what the system has written.
-    async fn crash(self) {
-        self.serving.abort();
-        // An aborted worker has an error, which is what is asked for.
-        drop(self.serving.await);
-        let meta = self.broker.meta().clone();
-        drop(self.broker);
-        tokio::task::spawn_blocking(move || meta.close()).await.unwrap();
+    /// What a kill at this moment would leave on disk.
+    fn crash_image(&self, data_dir: &Path) -> tempfile::TempDir {
+        let image = tempfile::tempdir().unwrap();
+        copy(data_dir, image.path());
+        image
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }

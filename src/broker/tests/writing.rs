@@ -124,7 +124,11 @@ async fn a_resent_batch_is_stored_once_even_across_a_crash() {
     let served = serve(dir.path()).await;
     let mut client = served.client().await;
     client.create("a", 1).await;
-    let id = client.ask(4, InitProducerIdRequest::default().with_producer_id(ProducerId(0)));
+    let first = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_producer_id(ProducerId(0))
+        .with_producer_epoch(0);
+    let id = client.ask(4, first);
     let id = id.await.producer_id.0;
     assert!(id >= 0);
     let producer = (id, 0);
@@ -134,18 +138,20 @@ async fn a_resent_batch_is_stored_once_even_across_a_crash() {
     let gap = ErrorCode::OutOfOrderSequenceNumber.code();
     assert_eq!(client.produce("a", batch_of(producer, 3, &["d"])).await, (gap, -1));
     assert_eq!(client.produce("a", batch_of(producer, 2, &["c"])).await, (0, 2));
-    served.crash().await;
+    let image = served.crash_image(dir.path());
+    served.stop().await.unwrap();
 
-    let served = serve(dir.path()).await;
+    let served = serve(image.path()).await;
     let mut client = served.client().await;
     assert_eq!(client.produce("a", batch_of(producer, 2, &["c"])).await, (0, 2));
     assert_eq!(client.produce("a", batch_of(producer, 0, &["a", "b"])).await, (0, 0));
     assert_eq!(client.produce("a", batch_of(producer, 3, &["d"])).await, (0, 3));
-    let other = client.ask(4, InitProducerIdRequest::default()).await.producer_id.0;
+    let other = InitProducerIdRequest::default().with_transactional_id(None);
+    let other = client.ask(4, other).await.producer_id.0;
     assert_ne!(other, id);
     served.stop().await.unwrap();
 
-    let served = serve(dir.path()).await;
+    let served = serve(image.path()).await;
     let mut client = served.client().await;
     assert_eq!(client.produce("a", batch_of(producer, 3, &["d"])).await, (0, 3));
     let fenced = client.produce("a", batch_of((id, 1), 0, &["e"])).await;
