@@ -166,8 +166,8 @@ fn open_last(
     let mut growth = scan.growth;
     let mut next = growth.end.max(floor);
     if growth.size < size {
-        if scan.whole_but_misplaced.is_some() || growth.end < floor {
-            next = next.max(scan.whole_but_misplaced.unwrap_or(next));
+        if scan.not_torn.is_some() || growth.end < floor {
+            next = next.max(scan.not_torn.unwrap_or(next));
             take_tail(&mut growth, &*file, size)?;
         } else {
             let name = name(base, LOG);

@@ -234,7 +234,7 @@ fn a_full_disk_leaves_the_log_unchanged_and_writes_go_on_with_space() {
     let dir = MemoryDir::new();
     let faulty = faulty(&dir);
     let (mut log, _) =
-        Log::open(Arc::new(faulty.clone()), small_segments(250), crashed(0)).unwrap();
+        Log::open(Arc::new(faulty.clone()), small_segments(400), crashed(0)).unwrap();
     let pair = || vec![Shape::default().batch(), Shape::default().batch()];
     for round in 0..6_i64 {
         let before = dir.contents();
@@ -256,6 +256,47 @@ fn a_full_disk_leaves_the_log_unchanged_and_writes_go_on_with_space() {
             usize::try_from(log.log_end().get()).unwrap()
         );
     }
+}
+
+#[test]
+fn a_snapshot_above_the_recovered_end_is_not_found_later() {
+    let (dir, _) = written(2, 1 << 20);
+    let (mut log, _) = open_with(&dir, Options::default(), clean());
+    log.append(vec![Shape::default().batch()], 1).unwrap();
+    log.store_snapshot(b"of three").unwrap();
+    super::super::dir::Dir::sync(&dir).unwrap();
+    let dir = dir.power_cut(Unsynced::Dropped);
+    let (mut log, recovery) = open_with(&dir, Options::default(), crashed(2));
+    assert_eq!((log.log_end(), recovery.snapshot), (at(2), None));
+    put(&mut log, &Shape { producer_id: 9, ..Shape::default() });
+    let (_, recovery) = open_with(&dir, Options::default(), crashed(2));
+    assert_eq!(recovery.snapshot, None, "offset 2 is another batch now");
+    assert_eq!(recovery.active_batches.last().unwrap().producer_id, 9);
+}
+
+#[test]
+fn a_tail_of_countless_likely_batches_is_kept_and_soon_done_with() {
+    // Headers that ask for a long CRC each: looked through up to a bound, and then not cut.
+    let (dir, batches) = written(1, 1 << 20);
+    let (name, mut bytes) = last_log(&dir.contents());
+    let mut tail = vec![0xff; 2 << 20];
+    for (at, place) in tail.chunks_exact_mut(64).take(1 << 14).enumerate() {
+        let mut fake = Shape::default().bytes();
+        fake.truncate(64);
+        fake[7] = 1;
+        fake[15] = 5;
+        let length = i32::try_from((2 << 20) - at * 64 - 12).unwrap();
+        fake[8..12].copy_from_slice(&length.to_be_bytes());
+        place.copy_from_slice(&fake);
+    }
+    bytes.extend(tail);
+    dir.put(&name, bytes.clone());
+    let (mut log, recovery) = open_with(&dir, Options::default(), crashed(0));
+    assert!(recovery.torn_tail.is_none());
+    assert_eq!(recovery.holes, [(at(1), at(2))]);
+    assert_eq!(dir.contents()[&name], bytes);
+    assert_eq!(served(&log, &batches), [0]);
+    assert_eq!(put(&mut log, &Shape::default()), 2);
 }
 
 #[test]

@@ -133,6 +133,30 @@ fn nothing_above_the_high_watermark_is_read() {
 }
 
 #[test]
+fn a_real_directory_holds_a_log() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("task-events-0");
+    let open = |last_stop| {
+        let dir = super::super::dir::RealDir::open(&path).unwrap();
+        Log::open(Arc::new(dir), small_segments(100_000), last_stop).unwrap()
+    };
+    let (mut log, _) = open(crashed(0));
+    // More slices than one system call takes.
+    let group = || (0..1500).map(|_| Shape::default().batch()).collect::<Vec<_>>();
+    for round in 0..3 {
+        assert_eq!(log.append(group(), 1).unwrap()[1499].end.get(), (round + 1) * 1500);
+        log.flush().unwrap();
+    }
+    log.close().unwrap();
+    for last_stop in [clean(), crashed(0)] {
+        let (log, recovery) = open(last_stop);
+        assert!(recovery.torn_tail.is_none() && recovery.holes.is_empty());
+        assert_eq!(read_all(&log.reader(), 0).0.len(), 4500);
+        assert!(path.join("00000000000000001500.log").is_file());
+    }
+}
+
+#[test]
 fn a_new_log_begins_at_the_durable_floor() {
     let (mut log, _) = open_with(&MemoryDir::new(), Options::default(), crashed(40));
     assert_eq!(log.reader().log_start(), at(40));
