@@ -229,7 +229,8 @@ pub(super) fn scan(
             growth.holes.push(hole);
             place = place.past(&hole);
         } else {
-            let given_up = (window.search_bytes_left == 0).then_some(place.offset + 1);
+            let given_up =
+                (window.search_bytes_left == 0).then_some(place.offset.saturating_add(1));
             not_torn = misplaced(&mut window, &place)?.or(given_up);
             break;
         }

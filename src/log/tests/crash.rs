@@ -7,6 +7,7 @@ use super::{
     },
     *,
 };
+use proptest::prelude::*;
 use std::{collections::BTreeMap, io::ErrorKind};
 
 /// A log of `count` small batches with few in each segment, closed; its directory and the whole
@@ -174,6 +175,13 @@ fn damage_under_a_running_log_is_found_by_the_read() {
         dir.put(&name, bytes);
         let (bases, damaged) = read_all(&log.reader(), 0);
         assert_eq!((bases, damaged), (vec![0, 2, 3, 4, 5, 6], vec![(1, Some(2))]));
+        let (name, mut bytes) = last_log(&dir.contents());
+        *bytes.last_mut().unwrap() ^= 4;
+        dir.put(&name, bytes);
+        let damaged = read_all(&log.reader(), 2).1;
+        assert_eq!(damaged, [(6, Some(7))], "the end is where reading goes on");
+        put(&mut log, &Shape::default());
+        assert_eq!(read_all(&log.reader(), 2), (vec![2, 3, 4, 5, 7], vec![(6, Some(7))]));
     }
 }
 
@@ -399,5 +407,82 @@ fn a_power_cut_at_any_call_loses_nothing_that_was_flushed() {
                 assert_eq!(&snapshot.bytes[..], snapshot.offset.get().to_be_bytes());
             }
         }
+    }
+}
+
+/// Something that happened to the bytes of a file.
+#[derive(Clone, Debug)]
+enum Harm {
+    Overwrite(usize, Vec<u8>),
+    Remove(usize, usize),
+    Insert(usize, Vec<u8>),
+    Repeat(usize, usize),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let bytes = || prop::collection::vec(any::<u8>(), 1..150);
+    prop_oneof![
+        (any::<usize>(), bytes()).prop_map(|(at, bytes)| Harm::Overwrite(at, bytes)),
+        (any::<usize>(), 1_usize..300).prop_map(|(at, length)| Harm::Remove(at, length)),
+        (any::<usize>(), bytes()).prop_map(|(at, bytes)| Harm::Insert(at, bytes)),
+        (any::<usize>(), 1_usize..300).prop_map(|(at, length)| Harm::Repeat(at, length)),
+    ]
+}
+
+impl Harm {
+    fn come_to(&self, bytes: &mut Vec<u8>) {
+        let length = bytes.len();
+        let range = |at: usize, count: usize| {
+            let at = at % (length + 1);
+            at..length.min(at + count)
+        };
+        match self {
+            Self::Overwrite(at, new) => {
+                let range = range(*at, new.len());
+                let count = range.len();
+                bytes[range].copy_from_slice(&new[..count]);
+            }
+            Self::Remove(at, count) => drop(bytes.drain(range(*at, *count))),
+            Self::Insert(at, new) => {
+                let at = range(*at, 0).start;
+                bytes.splice(at..at, new.iter().copied());
+            }
+            Self::Repeat(at, count) => {
+                let range = range(*at, *count);
+                let (at, again) = (range.start, bytes[range].to_vec());
+                bytes.splice(at..at, again);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_to_the_files_no_damaged_batch_is_served(
+        harms in prop::collection::vec((any::<usize>(), harm()), 1..4),
+        was_clean in any::<bool>(),
+    ) {
+        let (dir, batches) = written(12, 400);
+        let names: Vec<String> = dir.contents().into_keys().collect();
+        for (file, harm) in &harms {
+            let name = &names[file % names.len()];
+            let mut bytes = dir.contents()[name].clone();
+            harm.come_to(&mut bytes);
+            dir.put(name, bytes);
+        }
+        let last_stop = LastStop { was_clean, ..crashed(12) };
+        let (mut log, _) = open_with(&dir, small_segments(400), last_stop);
+        let first = served(&log, &batches);
+        prop_assert!(first.is_sorted());
+        let next = put(&mut log, &Shape::default());
+        prop_assert!(next >= 12, "offset {} was given before", next);
+        prop_assert_eq!(served(&log, &batches).last().copied(), Some(next));
+        // A second start finds the same.
+        let last_stop = LastStop { leader_epoch: EPOCH + 1, ..crashed(next + 1) };
+        let (log, _) = open_with(&dir, small_segments(400), last_stop);
+        let mut second = served(&log, &batches);
+        prop_assert_eq!(second.pop(), Some(next));
+        prop_assert!(second.len() >= first.len(), "{:?} then {:?}", first, second);
     }
 }
