@@ -1,7 +1,7 @@
 //! The client's side of the protocol: requests out, responses in, for our own command line.
 //!
-//! Each API is spoken in one version, old enough for every broker since Kafka 1.0 and new enough for
-//! Kafka 4. A response is walked against its shape before it is decoded, as a request is: what
+//! Each API is spoken in one version, old enough for every broker since Kafka 1.0 and new enough
+//! for Kafka 4. A response is walked against its shape before it is decoded, as a request is: what
 //! listens at an address that a user typed is not trusted.
 
 use super::{
