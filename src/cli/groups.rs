@@ -4,7 +4,7 @@ use super::{
     kafka_client::{ClientError, CommittedOffsets, KafkaClient, VerbError},
     topics::or_dash,
 };
-use crate::wire::messages::describe_groups_response::DescribedGroup;
+use crate::wire::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use clap::Args;
 use serde_json::json;
 use std::{collections::BTreeMap, io::Write};
@@ -106,13 +106,12 @@ fn print_json(
     ends: &Ends,
     out: &mut dyn Write,
 ) -> Result<(), VerbError> {
-    let member =
-        |member: &crate::wire::messages::describe_groups_response::DescribedGroupMember| {
-            json!({
-                "member_id": member.member_id.as_str(), "client_id": member.client_id.as_str(),
-                "host": member.client_host.as_str(),
-            })
-        };
+    let member = |member: &DescribedGroupMember| {
+        json!({
+            "member_id": member.member_id.as_str(), "client_id": member.client_id.as_str(),
+            "host": member.client_host.as_str(),
+        })
+    };
     let offset = |((topic, partition), offset): (&(String, i32), &i64)| {
         let end = ends.of(topic, *partition);
         json!({

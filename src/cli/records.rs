@@ -28,7 +28,7 @@ const VALUE_CHARS_MAX: usize = 200;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum From {
+pub enum StartAt {
     /// The oldest record.
     Earliest,
     /// Only what comes.
@@ -37,7 +37,7 @@ pub enum From {
     Offset(i64),
 }
 
-impl FromStr for From {
+impl FromStr for StartAt {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -64,7 +64,7 @@ pub struct RecordsArgs {
     pub partition: Option<i32>,
     /// An offset, earliest or latest
     #[arg(long, default_value = "earliest")]
-    pub from: From,
+    pub from: StartAt,
     /// At most so many records
     #[arg(long)]
     pub limit: Option<u64>,
@@ -121,9 +121,9 @@ async fn places(
     let place = |(partition, start): (i32, i64)| {
         let end = ends.get(&partition).copied()?;
         let from = match args.from {
-            From::Earliest => start,
-            From::Latest => end,
-            From::Offset(offset) => offset.max(start),
+            StartAt::Earliest => start,
+            StartAt::Latest => end,
+            StartAt::Offset(offset) => offset.max(start),
         };
         Some((partition, (from, end)))
     };

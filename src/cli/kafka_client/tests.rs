@@ -235,7 +235,7 @@ fn records_args(bootstrap: &str) -> RecordsArgs {
     RecordsArgs {
         topic: "task-events".to_owned(),
         partition: None,
-        from: records::From::Earliest,
+        from: records::StartAt::Earliest,
         limit: None,
         follow: false,
         bootstrap: bootstrap.to_owned(),
@@ -265,7 +265,7 @@ async fn an_event_is_sent_and_printed_back_from_a_broker() {
     assert_eq!(lines.len(), 2, "{text}");
     assert!(lines[1].starts_with("task-events/0 1 20"), "{text}");
     assert!(lines[1].contains(" t-2 {") && lines[1].contains("\"user_id\":\"alice\""), "{text}");
-    (args.json, args.from) = (true, records::From::Offset(1));
+    (args.json, args.from) = (true, records::StartAt::Offset(1));
     let record: serde_json::Value = serde_json::from_str(&records_of(args).await).unwrap();
     assert_eq!((&record["offset"], &record["key"]), (&1.into(), &"t-2".into()));
     let value: serde_json::Value = serde_json::from_str(record["value"].as_str().unwrap()).unwrap();
@@ -287,15 +287,16 @@ async fn records_begin_and_end_where_they_are_asked_to() {
     let offsets = |text: String| -> Vec<String> {
         text.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect()
     };
-    let from = records::From::Offset(1);
+    let from = records::StartAt::Offset(1);
     assert_eq!(offsets(records_of(args(from, None)).await), ["1", "2", "3"]);
     assert_eq!(offsets(records_of(args(from, Some(1))).await), ["1"]);
-    assert_eq!(records_of(args(records::From::Latest, None)).await, "");
+    assert_eq!(records_of(args(records::StartAt::Latest, None)).await, "");
     let followed = RecordsArgs { follow: true, ..args(from, Some(3)) };
     let text = records_of(followed).await;
     assert!(!text.contains('\x1b'), "a terminal would obey: {text:?}");
     assert!(text.contains("[h: \\u{1b}[31m]"), "{text}");
-    let json = records_of(RecordsArgs { json: true, ..args(records::From::Offset(3), None) }).await;
+    let json =
+        records_of(RecordsArgs { json: true, ..args(records::StartAt::Offset(3), None) }).await;
     assert!(json.contains("\"value_hex\":\"ff1b5b324a\""), "{json}");
 }
 
