@@ -1,7 +1,7 @@
 //! The client's side of the protocol: requests out, responses in, for our own command line.
 //!
-//! Each API is spoken in one version, old enough for every broker since Kafka 1.0 and new enough for
-//! Kafka 4. A response is walked against its shape before it is decoded, as a request is: what
+//! Each API is spoken in one version, old enough for every broker since Kafka 1.0 and new enough
+//! for Kafka 4. A response is walked against its shape before it is decoded, as a request is: what
 //! listens at an address that a user typed is not trusted.
 
 use super::{
@@ -93,5 +93,51 @@ impl ClientApi {
             return None;
         }
         ResponseKind::decode(self.key, &mut body, self.version).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use allocation_counter::measure;
+    use proptest::{collection::vec, prelude::*};
+
+    const APIS: [ClientApi; 9] = [
+        API_VERSIONS,
+        METADATA,
+        PRODUCE,
+        FETCH,
+        LIST_OFFSETS,
+        FIND_COORDINATOR,
+        LIST_GROUPS,
+        DESCRIBE_GROUPS,
+        OFFSET_FETCH,
+    ];
+
+    #[test]
+    fn no_version_is_flexible() {
+        for api in APIS {
+            assert_eq!(api.key.response_header_version(api.version), 0, "{api:?}");
+            assert_eq!(api.key.request_header_version(api.version), 1, "{api:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_to_another_request_is_refused() {
+        let frame = Bytes::from_static(b"\0\0\0\x07\0\0\0\0\0\0");
+        assert!(API_VERSIONS.decode_response(7, frame.clone()).is_some());
+        assert!(API_VERSIONS.decode_response(8, frame).is_none());
+    }
+
+    proptest! {
+        /// Small numbers, so that counts and lengths are often believable.
+        #[test]
+        fn whatever_answers_takes_little_memory(bytes in vec(0..5_u8, 0..200)) {
+            let frame = Bytes::from([&[0; 4], &bytes[..]].concat());
+            for api in APIS {
+                let taken = measure(|| drop(api.decode_response(0, frame.clone())));
+                prop_assert!(taken.bytes_max < 64 << 10, "{:?}: {}", api, taken.bytes_max);
+            }
+        }
     }
 }
