@@ -159,9 +159,6 @@ pub(super) async fn open(
     let opening = match state.parts.hub.subscribe(&principal.user_id, query.start_at) {
         Ok((session, must_resync)) => Opening::Session { session, must_resync },
         Err(SubscribeError::TooMany) => Opening::Refused(CloseReason::TooManySessions),
-        // The enum may grow; whatever else it says, there is no session.
-        #[expect(unreachable_patterns, reason = "the error is non-exhaustive")]
-        Err(_) => Opening::Refused(CloseReason::Internal),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let worker = Worker {
@@ -289,7 +286,7 @@ impl Worker {
         let Mode::Plain = self.mode;
         if must_resync {
             let text = format!("{{\"type\":\"resync\",\"pos\":\"{}\"}}", session.position());
-            if let Err(end) = self.write(socket, vec![Bytes::from(text)]).await {
+            if let Err(end) = Self::write(socket, vec![Bytes::from(text)]).await {
                 return end;
             }
         }
@@ -306,7 +303,8 @@ impl Worker {
         session: &mut Session,
     ) -> Result<std::convert::Infallible, End> {
         let shutdown = self.connection.listener.shutdown.clone();
-        let mut timers = Timers::new(self.principal.expires_at_ms, &self.clock);
+        let now_ms = self.clock.now_ms();
+        let mut timers = Timers::new(self.principal.expires_at_ms, Instant::now(), now_ms);
         let mut begun = pin!(shutdown.begun());
         let mut sleep = pin!(tokio::time::sleep_until(timers.next()));
         let mut is_stopping = false;
@@ -315,8 +313,8 @@ impl Worker {
                 messages = session.next() => match messages {
                     Ok(messages) => {
                         let count = messages.len();
-                        self.write(socket, messages).await?;
-                        timers.wrote();
+                        Self::write(socket, messages).await?;
+                        timers.wrote(Instant::now());
                         self.state.count_messages(count);
                     }
                     Err(error) => {
@@ -325,12 +323,14 @@ impl Worker {
                     }
                 },
                 frame = socket.next() => {
-                    self.receive(socket, frame).await?;
+                    Self::receive(socket, frame).await?;
                     timers.heard();
                 }
                 () = &mut sleep => {
-                    if timers.fired(&self.clock)? {
-                        self.send(socket, Message::Ping(Bytes::new())).await?;
+                    let due = timers.fired(Instant::now(), self.clock.now_ms());
+                    if due.map_err(End::Close)? {
+                        let ping = socket.send(Message::Ping(Bytes::new()));
+                        taken(WRITE_TIMEOUT, ping).await?;
                     }
                     sleep.as_mut().reset(timers.next());
                 }
@@ -345,13 +345,12 @@ impl Worker {
 
     /// Looks at one frame of the peer.
     async fn receive(
-        &self,
         socket: &mut Socket,
         frame: Option<Result<Message, SocketError>>,
     ) -> Result<(), End> {
         match frame {
             Some(Ok(Message::Text(text))) if is_ping(text.as_str()) => {
-                self.write(socket, vec![Bytes::from_static(PONG)]).await
+                Self::write(socket, vec![Bytes::from_static(PONG)]).await
             }
             None | Some(Ok(Message::Close(_))) => Err(End::Gone),
             // Pings are answered by the protocol; what else a client says is not for us.
@@ -367,7 +366,7 @@ impl Worker {
     }
 
     /// Writes messages with as few system calls as they take.
-    async fn write(&self, socket: &mut Socket, messages: Vec<Bytes>) -> Result<(), End> {
+    async fn write(socket: &mut Socket, messages: Vec<Bytes>) -> Result<(), End> {
         let writing = async {
             for message in messages {
                 // As a frame, for the text is ours and need not be checked for UTF-8 again.
@@ -376,17 +375,16 @@ impl Worker {
             }
             socket.flush().await
         };
-        taken(writing).await
-    }
-
-    async fn send(&self, socket: &mut Socket, message: Message) -> Result<(), End> {
-        taken(socket.send(message)).await
+        taken(WRITE_TIMEOUT, writing).await
     }
 }
 
 /// Waits for a write to be taken.
-async fn taken(writing: impl Future<Output = Result<(), SocketError>>) -> Result<(), End> {
-    match timeout(WRITE_TIMEOUT, writing).await {
+async fn taken(
+    limit: Duration,
+    writing: impl Future<Output = Result<(), SocketError>>,
+) -> Result<(), End> {
+    match timeout(limit, writing).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(SocketError::WriteBufferFull(_))) => Err(End::Close(CloseReason::Internal)),
         Ok(Err(_)) => Err(End::Gone),
@@ -450,8 +448,7 @@ struct Timers {
 }
 
 impl Timers {
-    fn new(expires_at_ms: Option<i64>, clock: &Clock) -> Self {
-        let now = Instant::now();
+    fn new(expires_at_ms: Option<i64>, now: Instant, now_ms: i64) -> Self {
         let mut timers = Self {
             ping_at: now + PING_INTERVAL,
             pong_by: None,
@@ -459,13 +456,13 @@ impl Timers {
             expiry_check_at: None,
             close_at: None,
         };
-        timers.arm_expiry(now, clock);
+        timers.arm_expiry(now, now_ms);
         timers
     }
 
-    fn arm_expiry(&mut self, now: Instant, clock: &Clock) {
+    fn arm_expiry(&mut self, now: Instant, now_ms: i64) {
         self.expiry_check_at = self.expires_at_ms.map(|expires_at_ms| {
-            let left_ms = expires_at_ms.saturating_sub(clock.now_ms());
+            let left_ms = expires_at_ms.saturating_sub(now_ms);
             let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
             now + left.min(EXPIRY_CHECK_MAX)
         });
@@ -484,27 +481,26 @@ impl Timers {
     }
 
     /// A write was taken; while it was blocked, nothing was read, so the pong may be waiting.
-    fn wrote(&mut self) {
-        if self.pong_by.is_some_and(|by| by <= Instant::now()) {
-            self.pong_by = Some(Instant::now() + PONG_TIMEOUT);
+    fn wrote(&mut self, now: Instant) {
+        if self.pong_by.is_some_and(|by| by <= now) {
+            self.pong_by = Some(now + PONG_TIMEOUT);
         }
     }
 
     /// What is due: `true` is a ping.
-    fn fired(&mut self, clock: &Clock) -> Result<bool, End> {
-        let now = Instant::now();
+    fn fired(&mut self, now: Instant, now_ms: i64) -> Result<bool, CloseReason> {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if is_due(self.close_at) {
-            return Err(End::Close(CloseReason::GoingAway));
+            return Err(CloseReason::GoingAway);
         }
         if is_due(self.expiry_check_at) {
-            if self.expires_at_ms.is_some_and(|at| at <= clock.now_ms()) {
-                return Err(End::Close(CloseReason::TokenExpired));
+            if self.expires_at_ms.is_some_and(|at| at <= now_ms) {
+                return Err(CloseReason::TokenExpired);
             }
-            self.arm_expiry(now, clock);
+            self.arm_expiry(now, now_ms);
         }
         if is_due(self.pong_by) {
-            return Err(End::Close(CloseReason::NoPong));
+            return Err(CloseReason::NoPong);
         }
         if self.ping_at > now {
             return Ok(false);
@@ -512,5 +508,58 @@ impl Timers {
         self.ping_at = now + PING_INTERVAL;
         self.pong_by.get_or_insert(now + PONG_TIMEOUT);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_peer_that_does_not_answer_a_ping_is_closed() {
+        let start = Instant::now();
+        let mut timers = Timers::new(None, start, 0);
+        assert_eq!(timers.next(), start + PING_INTERVAL);
+        assert_eq!(timers.fired(start + PING_INTERVAL - S, 0), Ok(false));
+        let pinged = start + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 0), Ok(true));
+        assert_eq!(timers.next(), pinged + PONG_TIMEOUT);
+        timers.heard();
+        assert_eq!(timers.fired(pinged + PONG_TIMEOUT, 0), Ok(false));
+        let pinged = pinged + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 0), Ok(true));
+        assert_eq!(timers.fired(pinged + PONG_TIMEOUT, 0), Err(CloseReason::NoPong));
+    }
+
+    #[test]
+    fn the_pong_timer_stands_while_our_write_is_blocked() {
+        let start = Instant::now();
+        let mut timers = Timers::new(None, start, 0);
+        let pinged = start + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 0), Ok(true));
+        let taken = pinged + PONG_TIMEOUT + S;
+        timers.wrote(taken);
+        assert_eq!(timers.fired(taken, 0), Ok(false), "not closed by the time that we waited");
+        assert_eq!(timers.fired(taken + PONG_TIMEOUT, 0), Err(CloseReason::NoPong));
+    }
+
+    #[test]
+    fn expiry_goes_by_the_wall_clock() {
+        let start = Instant::now();
+        let mut timers = Timers::new(Some(2_000), start, 1_000);
+        assert_eq!(timers.next(), start + S);
+        assert_eq!(timers.fired(start + S, 1_500), Ok(false), "the wall clock was set back");
+        assert_eq!(timers.fired(start + 2 * S, 2_000), Err(CloseReason::TokenExpired));
+        let far = Timers::new(Some(i64::MAX), start, i64::MIN);
+        assert_eq!(far.expiry_check_at, Some(start + EXPIRY_CHECK_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_not_taken_ends_its_socket() {
+        let blocked = taken(Duration::from_millis(10), std::future::pending()).await;
+        assert!(matches!(blocked, Err(End::Blocked)));
+        assert!(taken(Duration::ZERO, async { Ok(()) }).await.is_ok());
     }
 }
