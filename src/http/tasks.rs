@@ -4,7 +4,7 @@
 
 use super::{
     POSITION_HEADER, State, body,
-    extract::{Caller, TaskPath, Versions},
+    extract::{Caller, Headers, TaskPath, Versions},
     problem::{Code, Problem},
 };
 use crate::{
@@ -38,7 +38,7 @@ type Answer = Result<Response<Body>, Problem>;
 pub(super) async fn create(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Answer {
     let body = body::read(&headers, body, body::JSON, state.options.body_bytes_max).await?;
@@ -74,7 +74,7 @@ pub(super) async fn read(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Answer {
     let json = state.parts.store.task(&caller.user_id, &task_id).await?;
     let json = json.ok_or(Problem::new(Code::TaskNotFound))?;
@@ -93,7 +93,7 @@ pub(super) async fn patch(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
@@ -112,7 +112,7 @@ pub(super) async fn replace(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
@@ -132,7 +132,7 @@ pub(super) async fn complete(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
     let task = Task::from_json(&target.json).ok_or(Problem::new(Code::Internal))?;
@@ -147,7 +147,7 @@ pub(super) async fn delete(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
     let event = target.event(Action::Delete);
