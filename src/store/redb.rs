@@ -14,6 +14,8 @@ mod row;
 mod runs;
 mod sweep;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use self::{
