@@ -191,10 +191,6 @@ impl State {
     fn is_stopping(&self) -> bool {
         self.is_stopping.load(Ordering::Relaxed)
     }
-
-    fn count_messages(&self, count: usize) {
-        self.parts.metrics.hub_messages.inc_by(u64::try_from(count).unwrap_or(0));
-    }
 }
 
 /// One bound address, and all that came in by it.
