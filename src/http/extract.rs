@@ -12,7 +12,7 @@ use axum::{
     extract::{FromRequestParts, Path, Query},
     http::{HeaderMap, HeaderValue, Uri, header, request::Parts},
 };
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 /// Who asks for tasks; refused while the store is still catching up.
 pub(super) struct Caller(pub(super) Principal);
@@ -28,6 +28,20 @@ impl FromRequestParts<Arc<State>> for Caller {
         let principal = authenticate(state, &parts.headers, None, user.as_deref())?;
         state.check_ready()?;
         Ok(Self(principal))
+    }
+}
+
+/// The request's headers, taken and not copied; what comes after in a handler's arguments finds none.
+pub(super) struct Headers(pub(super) HeaderMap);
+
+impl FromRequestParts<Arc<State>> for Headers {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _state: &Arc<State>,
+    ) -> Result<Self, Self::Rejection> {
+        Ok(Self(std::mem::take(&mut parts.headers)))
     }
 }
 

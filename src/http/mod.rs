@@ -31,7 +31,7 @@ use crate::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -182,12 +182,14 @@ impl State {
         Err(Problem::new(Code::CatchingUp))
     }
 
-    fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Relaxed)
+    /// The store's head as a header: what is read after this holds at least all up to there.
+    fn position(&self) -> HeaderValue {
+        let text = self.parts.store.head().to_string();
+        HeaderValue::from_maybe_shared(Bytes::from(text)).expect("digits and dots are plain")
     }
 
-    fn count_messages(&self, count: usize) {
-        self.parts.metrics.hub_messages.inc_by(u64::try_from(count).unwrap_or(0));
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 }
 
@@ -291,8 +293,7 @@ impl Connection {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.listener.state.options.header_timeout)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .half_close(false);
+            .max_buf_size(BUFFER_BYTES_MAX);
         let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
@@ -318,6 +319,8 @@ impl Connection {
     ) -> Result<Response<Body>, Infallible> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let listener = &self.listener;
+        // Before anything is read: who goes on from here may see a change twice, but misses none.
+        let position = listener.state.position();
         let judged = listener.policy.judge(&method, uri.path(), request.headers());
         let origin = match judged {
             Ok(Origin::Allowed) => request.headers().get(header::ORIGIN).cloned(),
@@ -340,23 +343,10 @@ impl Connection {
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
-        self.complete(&mut response, origin);
+        complete(response.headers_mut(), position, origin);
         trace!(%method, path = uri.path(), status = response.status().as_u16(), "answered");
         self.count(&response, uri.path());
         Ok(response)
-    }
-
-    /// Headers of every answer.
-    fn complete(&self, response: &mut Response<Body>, origin: Option<HeaderValue>) {
-        let headers = response.headers_mut();
-        let position = self.listener.state.parts.store.head().to_string();
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(position)) {
-            headers.insert(POSITION_HEADER, value);
-        }
-        if let Some(origin) = origin {
-            origin::allow(headers, origin);
-        }
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
 
     fn count(&self, response: &Response<Body>, path: &str) {
@@ -370,4 +360,13 @@ impl Connection {
             info!(peer = %self.peer, path, %reason, "a request was refused");
         }
     }
+}
+
+/// Headers of every answer. A write has set its own position, which is beyond the one before it.
+fn complete(headers: &mut HeaderMap, position: HeaderValue, origin: Option<HeaderValue>) {
+    headers.entry(POSITION_HEADER).or_insert(position);
+    if let Some(origin) = origin {
+        origin::allow(headers, origin);
+    }
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
 }

@@ -74,11 +74,9 @@ impl Policy {
             return true;
         }
         let Some(authority) = authority(origin) else { return false };
-        if self.is_loopback {
-            // Our own origin is one of these, under a name that nobody else can take.
-            return is_loopback_name(name_of(authority));
-        }
-        host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+        // Our own origin, also behind a proxy; in development mode the host was looked at before.
+        let is_own = host.is_some_and(|host| host.eq_ignore_ascii_case(authority));
+        is_own || (self.is_loopback && is_loopback_name(name_of(authority)))
     }
 
     fn knows_host(&self, host: &str) -> bool {
@@ -194,7 +192,8 @@ mod tests {
             (&development, &get, ws, localhost, "http://localhost:3000", "Allowed"),
             (&development, &get, ws, localhost, "http://127.9.9.9", "Allowed"),
             (&development, &get, ws, localhost, "https://[::1]:1", "Allowed"),
-            (&local, &get, ws, "evil.example", evil, foreign_origin),
+            (&local, &get, ws, localhost, evil, foreign_origin),
+            (&local, &get, ws, "proxied.example", "https://proxied.example", "Allowed"),
             (&local, &post, api, localhost, evil, "Foreign"),
             (&listed, &get, ws, "a.example", "https://a.example", "Allowed"),
             (&listed, &get, ws, "a.example", "https://APP.example", "Allowed"),

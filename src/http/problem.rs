@@ -313,4 +313,32 @@ mod tests {
             assert_eq!(document["status"], code.status().as_u16());
         }
     }
+
+    #[test]
+    fn a_dead_letter_is_told_to_whoever_waited() {
+        for (reason, of_creation, of_change) in [
+            (Reason::TaskConflict, Code::TaskConflict, Code::TaskConflict),
+            (Reason::TaskDeleted, Code::TaskDeleted, Code::TaskNotFound),
+            (Reason::WrongUser, Code::TaskNotFound, Code::TaskNotFound),
+            (Reason::WaitExpired, Code::TaskNotFound, Code::TaskNotFound),
+            (Reason::WaitOverflow, Code::Unavailable, Code::Unavailable),
+            (Reason::EventIdReused, Code::IdempotencyKeyReused, Code::IdempotencyKeyReused),
+            (Reason::InvalidEvent, Code::Internal, Code::Internal),
+            (Reason::InvalidJson, Code::Internal, Code::Internal),
+        ] {
+            assert_eq!(Problem::from_reason(reason, true).code(), of_creation, "{reason:?}");
+            assert_eq!(Problem::from_reason(reason, false).code(), of_change, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_peer_reads_holds_no_internals() {
+        let source = std::io::Error::other("/var/lib/taskwire/tasks.redb: broken");
+        let problem = Problem::from(StoreError::Database(Box::new(source)));
+        let text = String::from_utf8(problem.to_json()).unwrap();
+        assert!(!text.contains("redb") && text.contains("internal"), "{text}");
+        let full = StoreError::Full(Box::new(std::io::Error::other("x")));
+        assert_eq!(Problem::from(full).code(), Code::DiskFull);
+        assert_eq!(Problem::from(FeedError::TooLarge).code(), Code::BodyTooLarge);
+    }
 }

@@ -12,7 +12,10 @@ use super::{
 use crate::{
     auth::Principal,
     clock::Clock,
-    hub::{From as StartAt, Session, SubscribeError},
+    hub::{
+        From as StartAt, Session, SubscribeError,
+        message::{self, CloseCode},
+    },
 };
 use axum::{
     Extension,
@@ -79,49 +82,21 @@ const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
 /// Length of `Sec-WebSocket-Key`: 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
-const PONG: &[u8] = b"{\"type\":\"pong\"}";
-
 type Socket = WebSocketStream<TcpStream>;
 
-/// Close codes: 4400 to 4499 tell a client not to come back unchanged, 4500 to 4599 to come back
-/// with its position.
+/// Code and reason of a close frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum CloseReason {
-    GoingAway,
-    Protocol,
-    InvalidText,
-    MessageTooBig,
-    TokenExpired,
-    TooManySessions,
-    Internal,
-    NoPong,
+struct Closing(u16, &'static str);
+
+impl Closing {
+    // What RFC 6455 itself asks for; all else is in the hub's table.
+    const PROTOCOL: Self = Self(1002, "protocol error");
+    const INVALID_TEXT: Self = Self(1007, "text is not UTF-8");
 }
 
-impl CloseReason {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::GoingAway => "the daemon stops",
-            Self::Protocol => "protocol error",
-            Self::InvalidText => "text is not UTF-8",
-            Self::MessageTooBig => "message too big",
-            Self::TokenExpired => "token expired",
-            Self::TooManySessions => "too many sessions",
-            Self::Internal => "internal error",
-            Self::NoPong => "no answer to a ping",
-        }
-    }
-
-    const fn code(self) -> u16 {
-        match self {
-            Self::GoingAway => 1001,
-            Self::Protocol => 1002,
-            Self::InvalidText => 1007,
-            Self::MessageTooBig => 1009,
-            Self::TokenExpired => 4401,
-            Self::TooManySessions => 4409,
-            Self::Internal => 4500,
-            Self::NoPong => 4512,
-        }
+impl From<CloseCode> for Closing {
+    fn from(code: CloseCode) -> Self {
+        Self(code.code(), code.reason())
     }
 }
 
@@ -158,16 +133,12 @@ pub(super) async fn open(
     // Before the 101, so that nothing is missed between the client's `onopen` and the session.
     let opening = match state.parts.hub.subscribe(&principal.user_id, query.start_at) {
         Ok((session, must_resync)) => Opening::Session { session, must_resync },
-        Err(SubscribeError::TooMany) => Opening::Refused(CloseReason::TooManySessions),
-        // The enum may grow; whatever else it says, there is no session.
-        #[expect(unreachable_patterns, reason = "the error is non-exhaustive")]
-        Err(_) => Opening::Refused(CloseReason::Internal),
+        Err(SubscribeError::TooMany) => Opening::Refused(CloseCode::TooManySessions),
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let worker = Worker {
         clock: state.parts.clock.clone(),
         connection: Arc::clone(&connection),
-        state,
         principal,
         mode,
     };
@@ -243,7 +214,7 @@ impl SocketQuery {
 /// What a socket begins with.
 enum Opening {
     Session { session: Session, must_resync: bool },
-    Refused(CloseReason),
+    Refused(CloseCode),
 }
 
 /// How a pump ended.
@@ -253,12 +224,11 @@ enum End {
     /// The peer takes nothing: only a reset ends it.
     Blocked,
     /// We close.
-    Close(CloseReason),
+    Close(Closing),
 }
 
 /// One socket's worker.
 struct Worker {
-    state: Arc<State>,
     connection: Arc<Connection>,
     clock: Clock,
     principal: Principal,
@@ -272,7 +242,7 @@ impl Worker {
         let Some(mut socket) = raw_socket(upgrade).await else { return };
         let cut = self.connection.listener.cut.clone();
         let end = match opening {
-            Opening::Refused(reason) => End::Close(reason),
+            Opening::Refused(code) => End::Close(code.into()),
             Opening::Session { session, must_resync } => tokio::select! {
                 end = self.serve(&mut socket, session, must_resync) => end,
                 () = cut.cancelled() => End::Blocked,
@@ -281,15 +251,15 @@ impl Worker {
         match end {
             End::Blocked => debug!(user = %self.principal.user_id, "a socket was cut"),
             End::Gone => finish(&mut socket, None).await,
-            End::Close(reason) => finish(&mut socket, Some(reason)).await,
+            End::Close(closing) => finish(&mut socket, Some(closing)).await,
         }
     }
 
     async fn serve(&self, socket: &mut Socket, mut session: Session, must_resync: bool) -> End {
         let Mode::Plain = self.mode;
         if must_resync {
-            let text = format!("{{\"type\":\"resync\",\"pos\":\"{}\"}}", session.position());
-            if let Err(end) = self.write(socket, vec![Bytes::from(text)]).await {
+            let message = message::resync(session.position());
+            if let Err(end) = Self::write(socket, vec![message]).await {
                 return end;
             }
         }
@@ -306,7 +276,8 @@ impl Worker {
         session: &mut Session,
     ) -> Result<std::convert::Infallible, End> {
         let shutdown = self.connection.listener.shutdown.clone();
-        let mut timers = Timers::new(self.principal.expires_at_ms, &self.clock);
+        let now_ms = self.clock.now_ms();
+        let mut timers = Timers::new(self.principal.expires_at_ms, Instant::now(), now_ms);
         let mut begun = pin!(shutdown.begun());
         let mut sleep = pin!(tokio::time::sleep_until(timers.next()));
         let mut is_stopping = false;
@@ -314,23 +285,23 @@ impl Worker {
             tokio::select! {
                 messages = session.next() => match messages {
                     Ok(messages) => {
-                        let count = messages.len();
-                        self.write(socket, messages).await?;
-                        timers.wrote();
-                        self.state.count_messages(count);
+                        Self::write(socket, messages).await?;
+                        timers.wrote(Instant::now());
                     }
                     Err(error) => {
                         error!(%error, "a session could not read its changes");
-                        return Err(End::Close(CloseReason::Internal));
+                        return Err(End::Close(CloseCode::Internal.into()));
                     }
                 },
                 frame = socket.next() => {
-                    self.receive(socket, frame).await?;
+                    Self::receive(socket, frame).await?;
                     timers.heard();
                 }
                 () = &mut sleep => {
-                    if timers.fired(&self.clock)? {
-                        self.send(socket, Message::Ping(Bytes::new())).await?;
+                    let due = timers.fired(Instant::now(), self.clock.now_ms());
+                    if due.map_err(|code| End::Close(code.into()))? {
+                        let ping = socket.send(Message::Ping(Bytes::new()));
+                        taken(WRITE_TIMEOUT, ping).await?;
                     }
                     sleep.as_mut().reset(timers.next());
                 }
@@ -345,29 +316,28 @@ impl Worker {
 
     /// Looks at one frame of the peer.
     async fn receive(
-        &self,
         socket: &mut Socket,
         frame: Option<Result<Message, SocketError>>,
     ) -> Result<(), End> {
         match frame {
             Some(Ok(Message::Text(text))) if is_ping(text.as_str()) => {
-                self.write(socket, vec![Bytes::from_static(PONG)]).await
+                Self::write(socket, vec![Bytes::from_static(message::PONG.as_bytes())]).await
             }
             None | Some(Ok(Message::Close(_))) => Err(End::Gone),
             // Pings are answered by the protocol; what else a client says is not for us.
             Some(Ok(_)) => Ok(()),
-            Some(Err(SocketError::Capacity(_))) => Err(End::Close(CloseReason::MessageTooBig)),
-            Some(Err(SocketError::Utf8(_))) => Err(End::Close(CloseReason::InvalidText)),
+            Some(Err(SocketError::Capacity(_))) => Err(End::Close(CloseCode::MessageTooBig.into())),
+            Some(Err(SocketError::Utf8(_))) => Err(End::Close(Closing::INVALID_TEXT)),
             Some(Err(SocketError::Protocol(error))) => {
                 debug!(%error, "a WebSocket broke the protocol");
-                Err(End::Close(CloseReason::Protocol))
+                Err(End::Close(Closing::PROTOCOL))
             }
             Some(Err(_)) => Err(End::Gone),
         }
     }
 
     /// Writes messages with as few system calls as they take.
-    async fn write(&self, socket: &mut Socket, messages: Vec<Bytes>) -> Result<(), End> {
+    async fn write(socket: &mut Socket, messages: Vec<Bytes>) -> Result<(), End> {
         let writing = async {
             for message in messages {
                 // As a frame, for the text is ours and need not be checked for UTF-8 again.
@@ -376,19 +346,18 @@ impl Worker {
             }
             socket.flush().await
         };
-        taken(writing).await
-    }
-
-    async fn send(&self, socket: &mut Socket, message: Message) -> Result<(), End> {
-        taken(socket.send(message)).await
+        taken(WRITE_TIMEOUT, writing).await
     }
 }
 
 /// Waits for a write to be taken.
-async fn taken(writing: impl Future<Output = Result<(), SocketError>>) -> Result<(), End> {
-    match timeout(WRITE_TIMEOUT, writing).await {
+async fn taken(
+    limit: Duration,
+    writing: impl Future<Output = Result<(), SocketError>>,
+) -> Result<(), End> {
+    match timeout(limit, writing).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(SocketError::WriteBufferFull(_))) => Err(End::Close(CloseReason::Internal)),
+        Ok(Err(SocketError::WriteBufferFull(_))) => Err(End::Close(CloseCode::Internal.into())),
         Ok(Err(_)) => Err(End::Gone),
         Err(Elapsed { .. }) => Err(End::Blocked),
     }
@@ -420,13 +389,11 @@ async fn raw_socket(upgrade: OnUpgrade) -> Option<Socket> {
 }
 
 /// Ends the closing handshake: ours with a reason, or the answer to the peer's.
-async fn finish(socket: &mut Socket, reason: Option<CloseReason>) {
-    let closing = async {
-        if let Some(reason) = reason {
-            let frame = CloseFrame {
-                code: reason.code().into(),
-                reason: Utf8Bytes::from_static(reason.text()),
-            };
+async fn finish(socket: &mut Socket, closing: Option<Closing>) {
+    let handshake = async {
+        if let Some(Closing(code, reason)) = closing {
+            let reason = Utf8Bytes::from_static(reason);
+            let frame = CloseFrame { code: code.into(), reason };
             socket.send(Message::Close(Some(frame))).await?;
         }
         while let Some(frame) = socket.next().await {
@@ -435,7 +402,7 @@ async fn finish(socket: &mut Socket, reason: Option<CloseReason>) {
         Ok::<(), SocketError>(())
     };
     // The peer may be gone or silent; the connection is dropped either way.
-    drop(timeout(CLOSE_TIMEOUT, closing).await);
+    drop(timeout(CLOSE_TIMEOUT, handshake).await);
 }
 
 /// When the pump has to do something by itself.
@@ -450,8 +417,7 @@ struct Timers {
 }
 
 impl Timers {
-    fn new(expires_at_ms: Option<i64>, clock: &Clock) -> Self {
-        let now = Instant::now();
+    fn new(expires_at_ms: Option<i64>, now: Instant, now_ms: i64) -> Self {
         let mut timers = Self {
             ping_at: now + PING_INTERVAL,
             pong_by: None,
@@ -459,13 +425,13 @@ impl Timers {
             expiry_check_at: None,
             close_at: None,
         };
-        timers.arm_expiry(now, clock);
+        timers.arm_expiry(now, now_ms);
         timers
     }
 
-    fn arm_expiry(&mut self, now: Instant, clock: &Clock) {
+    fn arm_expiry(&mut self, now: Instant, now_ms: i64) {
         self.expiry_check_at = self.expires_at_ms.map(|expires_at_ms| {
-            let left_ms = expires_at_ms.saturating_sub(clock.now_ms());
+            let left_ms = expires_at_ms.saturating_sub(now_ms);
             let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
             now + left.min(EXPIRY_CHECK_MAX)
         });
@@ -484,27 +450,26 @@ impl Timers {
     }
 
     /// A write was taken; while it was blocked, nothing was read, so the pong may be waiting.
-    fn wrote(&mut self) {
-        if self.pong_by.is_some_and(|by| by <= Instant::now()) {
-            self.pong_by = Some(Instant::now() + PONG_TIMEOUT);
+    fn wrote(&mut self, now: Instant) {
+        if self.pong_by.is_some_and(|by| by <= now) {
+            self.pong_by = Some(now + PONG_TIMEOUT);
         }
     }
 
     /// What is due: `true` is a ping.
-    fn fired(&mut self, clock: &Clock) -> Result<bool, End> {
-        let now = Instant::now();
+    fn fired(&mut self, now: Instant, now_ms: i64) -> Result<bool, CloseCode> {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if is_due(self.close_at) {
-            return Err(End::Close(CloseReason::GoingAway));
+            return Err(CloseCode::GoingAway);
         }
         if is_due(self.expiry_check_at) {
-            if self.expires_at_ms.is_some_and(|at| at <= clock.now_ms()) {
-                return Err(End::Close(CloseReason::TokenExpired));
+            if self.expires_at_ms.is_some_and(|at| at <= now_ms) {
+                return Err(CloseCode::Token);
             }
-            self.arm_expiry(now, clock);
+            self.arm_expiry(now, now_ms);
         }
         if is_due(self.pong_by) {
-            return Err(End::Close(CloseReason::NoPong));
+            return Err(CloseCode::NoPong);
         }
         if self.ping_at > now {
             return Ok(false);
@@ -512,5 +477,58 @@ impl Timers {
         self.ping_at = now + PING_INTERVAL;
         self.pong_by.get_or_insert(now + PONG_TIMEOUT);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_peer_that_does_not_answer_a_ping_is_closed() {
+        let start = Instant::now();
+        let mut timers = Timers::new(None, start, 0);
+        assert_eq!(timers.next(), start + PING_INTERVAL);
+        assert_eq!(timers.fired(start + PING_INTERVAL - S, 0), Ok(false));
+        let pinged = start + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 0), Ok(true));
+        assert_eq!(timers.next(), pinged + PONG_TIMEOUT);
+        timers.heard();
+        assert_eq!(timers.fired(pinged + PONG_TIMEOUT, 0), Ok(false));
+        let pinged = pinged + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 0), Ok(true));
+        assert_eq!(timers.fired(pinged + PONG_TIMEOUT, 0), Err(CloseCode::NoPong));
+    }
+
+    #[test]
+    fn the_pong_timer_stands_while_our_write_is_blocked() {
+        let start = Instant::now();
+        let mut timers = Timers::new(None, start, 0);
+        let pinged = start + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 0), Ok(true));
+        let taken = pinged + PONG_TIMEOUT + S;
+        timers.wrote(taken);
+        assert_eq!(timers.fired(taken, 0), Ok(false), "not closed by the time that we waited");
+        assert_eq!(timers.fired(taken + PONG_TIMEOUT, 0), Err(CloseCode::NoPong));
+    }
+
+    #[test]
+    fn expiry_goes_by_the_wall_clock() {
+        let start = Instant::now();
+        let mut timers = Timers::new(Some(2_000), start, 1_000);
+        assert_eq!(timers.next(), start + S);
+        assert_eq!(timers.fired(start + S, 1_500), Ok(false), "the wall clock was set back");
+        assert_eq!(timers.fired(start + 2 * S, 2_000), Err(CloseCode::Token));
+        let far = Timers::new(Some(i64::MAX), start, i64::MIN);
+        assert_eq!(far.expiry_check_at, Some(start + EXPIRY_CHECK_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_not_taken_ends_its_socket() {
+        let blocked = taken(Duration::from_millis(10), std::future::pending()).await;
+        assert!(matches!(blocked, Err(End::Blocked)));
+        assert!(taken(Duration::ZERO, async { Ok(()) }).await.is_ok());
     }
 }

@@ -3,8 +3,8 @@
 //! The store's snapshot gives the cheap answers (404, 403, 412); the log has the last word.
 
 use super::{
-    State, body,
-    extract::{Caller, TaskPath, Versions},
+    POSITION_HEADER, State, body,
+    extract::{Caller, Headers, TaskPath, Versions},
     problem::{Code, Problem},
 };
 use crate::{
@@ -38,7 +38,7 @@ type Answer = Result<Response<Body>, Problem>;
 pub(super) async fn create(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Answer {
     let body = body::read(&headers, body, body::JSON, state.options.body_bytes_max).await?;
@@ -60,9 +60,8 @@ pub(super) async fn create(
     let location = location(&ids.task_id);
     match decision.settle(true)? {
         Settled::Applied => {
-            let json = state.parts.store.task(&caller.user_id, &ids.task_id).await?;
-            let json = json.ok_or(Problem::new(Code::TaskDeleted))?;
-            let mut response = task_response(StatusCode::CREATED, json);
+            let read = read_back(&state, &caller.user_id, &ids.task_id, StatusCode::CREATED);
+            let mut response = read.await?.ok_or(Problem::new(Code::TaskDeleted))?;
             response.headers_mut().insert(header::LOCATION, location);
             Ok(response)
         }
@@ -75,7 +74,7 @@ pub(super) async fn read(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Answer {
     let json = state.parts.store.task(&caller.user_id, &task_id).await?;
     let json = json.ok_or(Problem::new(Code::TaskNotFound))?;
@@ -94,7 +93,7 @@ pub(super) async fn patch(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
@@ -113,7 +112,7 @@ pub(super) async fn replace(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
     body: Body,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
@@ -133,7 +132,7 @@ pub(super) async fn complete(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
     let task = Task::from_json(&target.json).ok_or(Problem::new(Code::Internal))?;
@@ -148,7 +147,7 @@ pub(super) async fn delete(
     AxumState(state): AxumState<Arc<State>>,
     Caller(caller): Caller,
     TaskPath(task_id): TaskPath,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
     let event = target.event(Action::Delete);
@@ -156,6 +155,7 @@ pub(super) async fn delete(
         Settled::Applied => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().insert(POSITION_HEADER, state.position());
             Ok(response)
         }
         Settled::Undecided => Ok(undecided(&target.task_id, location(&target.task_id))),
@@ -213,9 +213,8 @@ impl Target {
         let event = self.event(action);
         match publish(state, &self.task_id, &event).await?.settle(false)? {
             Settled::Applied => {
-                let json = state.parts.store.task(&self.user_id, &self.task_id).await?;
-                let json = json.ok_or(Problem::new(Code::TaskNotFound))?;
-                Ok(task_response(StatusCode::OK, json))
+                let read = read_back(state, &self.user_id, &self.task_id, StatusCode::OK);
+                read.await?.ok_or(Problem::new(Code::TaskNotFound))
             }
             Settled::Undecided => Ok(undecided(&self.task_id, location(&self.task_id))),
         }
@@ -367,6 +366,20 @@ async fn publish(state: &State, task_id: &TaskId, event: &TaskEvent) -> Result<D
         Ok(Some(outcome)) => Ok(Decision::Made(outcome)),
         Ok(None) | Err(_) => Ok(Decision::Open),
     }
+}
+
+/// The task after a write, at a position that holds the write; `None` if it is gone again.
+async fn read_back(
+    state: &State,
+    user_id: &UserId,
+    task_id: &TaskId,
+    status: StatusCode,
+) -> Result<Option<Response<Body>>, Problem> {
+    let position = state.position();
+    let Some(json) = state.parts.store.task(user_id, task_id).await? else { return Ok(None) };
+    let mut response = task_response(status, json);
+    response.headers_mut().insert(POSITION_HEADER, position);
+    Ok(Some(response))
 }
 
 /// The task, with its version as entity tag.

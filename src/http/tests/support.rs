@@ -230,6 +230,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     let log = Arc::new(MemoryLog::new(clock.clone()));
+    let feed: Arc<dyn EventLog> = log.clone();
     for value in &setup.earlier {
         let value = Some(Bytes::from(value.to_string()));
         let headers = Vec::new();
@@ -256,7 +257,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
             checkpoint_records: 10_000,
             checkpoint_interval: Duration::from_secs(5),
         },
-        Arc::clone(&log) as Arc<dyn EventLog>,
+        Arc::clone(&feed),
         Arc::clone(&store),
         hub.clone(),
         clock.clone(),
@@ -276,7 +277,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     let parts = Parts {
         authenticator,
         store: Arc::clone(&store),
-        feed: Arc::clone(&log) as Arc<dyn EventLog>,
+        feed,
         applied: applied.clone(),
         hub,
         clock: clock.clone(),
@@ -384,7 +385,7 @@ impl Daemon {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<Client, u16> {
-        let mut request = tungstenite::http::Request::builder()
+        let mut request = ::http::Request::builder()
             .uri(format!("ws://localhost{target}"))
             .header("host", "localhost")
             .header("connection", "Upgrade")
