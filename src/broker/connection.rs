@@ -1,8 +1,9 @@
 //! One peer of the Kafka port: its requests are read in order and answered in order.
 //!
 //! Produce requests overlap: each takes its place in its partitions' order as it is read, and the
-//! answers are awaited in turn, so that one connection can fill a group commit. Any other request is
-//! looked at when everything before it is answered, and holds up what comes after it, as in Kafka.
+//! answers are awaited in turn, so that one connection can fill a group commit. Any other request
+//! is looked at when everything before it is answered, and holds up what comes after it, as in
+//! Kafka.
 //!
 //! Bounds: requests in flight, the frame, the time that a frame may take to arrive, the time that a
 //! peer may not read its answers, idle time. A peer that breaks the protocol loses its connection,

@@ -1,10 +1,17 @@
 //! The append-only log of one partition on disk.
 //!
 //! [`Log`] is the writer, owned by one worker; [`LogReader`] is its cloneable read side. Record
-//! batches are stored verbatim in `<base offset, 20 digits>.log`.
+//! batches are stored verbatim in `<base offset, 20 digits>.log`; docs/disk-format.md has every
+//! byte of every file. All calls but those that say "from memory" block on the disk.
 //!
 //! Invariants: offsets are dense; nothing above the high watermark (the durable end) is read; an
-//! acknowledged batch is never cut; a failed sync is never retried.
+//! acknowledged batch is never cut; a batch that is not as it was written is never served; no
+//! offset is given twice; a failed sync is never retried.
+//!
+//! Producer state is the broker's, but must survive with the log: the broker calls
+//! [`Log::store_snapshot`] whenever [`Log::snapshot_due`] says so (after an append that rolled) and
+//! before [`Log::close`]. The next open gives back [`Recovery::snapshot`], and in
+//! [`Recovery::active_batches`] the headers to apply on top of it.
 
 mod checked;
 pub mod dir;
@@ -96,7 +103,8 @@ pub struct TornTail {
 /// How the log was left.
 #[derive(Clone, Copy, Debug)]
 pub struct LastStop {
-    /// Whether a clean stop left its mark: no scan needed.
+    /// Whether a clean stop left its mark: no scan needed. The mark must be gone, durably, before
+    /// the log is opened.
     pub was_clean: bool,
     /// A recorded durable end (or processed offset): a bad tail below it is damage, not torn.
     pub durable_floor: Offset,

@@ -273,10 +273,10 @@ fn approach<'a>(
             place = place.past(&hole);
         } else {
             let resume_at = match segment.source {
-                Source::Active(_) => None,
-                Source::Sealed(_) => Offset::new(segment.limit),
+                Source::Active(_) => segment.end,
+                Source::Sealed(_) => segment.limit,
             };
-            return Err(ReadError::Corrupt { offset: offset(from), resume_at });
+            return Err(corrupt(from, resume_at));
         }
     }
 }

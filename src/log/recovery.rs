@@ -42,7 +42,14 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
         sealed.push_back(Arc::new(open_sealed(dir, (*base, *limit), &epochs)?));
     }
     let last = match bases.last() {
-        Some(base) => open_last(dir, *base, last_stop, &epochs, &mut recovery)?,
+        Some(base) => {
+            let last = open_last(dir, *base, last_stop, &epochs, &mut recovery)?;
+            // It grows from here on, and its old seal must not be found when it is full.
+            if names.contains(&name(*base, SEAL)) {
+                dir.remove(&name(*base, SEAL))?;
+            }
+            last
+        }
         None => create_active(dir, last_stop.durable_floor.get())?,
     };
     let (active, file) = match last {
@@ -166,8 +173,8 @@ fn open_last(
     let mut growth = scan.growth;
     let mut next = growth.end.max(floor);
     if growth.size < size {
-        if scan.whole_but_misplaced.is_some() || growth.end < floor {
-            next = next.max(scan.whole_but_misplaced.unwrap_or(next));
+        if scan.not_torn.is_some() || growth.end < floor {
+            next = next.max(scan.not_torn.unwrap_or(next));
             take_tail(&mut growth, &*file, size)?;
         } else {
             let name = name(base, LOG);

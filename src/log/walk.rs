@@ -17,6 +17,9 @@ use std::io;
 
 /// Bytes read at once by a scan.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Bytes of likely batches that the searches of one walk check at most: a hostile value may look
+/// like countless long batches, each of which would cost its whole CRC. Well under a second.
+const SEARCH_BYTES_MAX: usize = 1 << 30;
 
 /// A stretch of a file in memory that follows the walk.
 #[derive(Debug)]
@@ -26,12 +29,14 @@ pub(super) struct Window<'a> {
     start: u64,
     buffer: Vec<u8>,
     step: usize,
+    search_bytes_left: usize,
 }
 
 impl<'a> Window<'a> {
     /// Over the first `size` bytes of `file`.
     pub(super) fn new(file: &'a dyn File, size: u64) -> Self {
-        Self { file, size, start: 0, buffer: Vec::new(), step: WINDOW_BYTES }
+        let (buffer, step, search_bytes_left) = (Vec::new(), WINDOW_BYTES, SEARCH_BYTES_MAX);
+        Self { file, size, start: 0, buffer, step, search_bytes_left }
     }
 
     /// Like [`Window::new`], reading only `step` bytes at once: for short walks.
@@ -47,7 +52,11 @@ impl<'a> Window<'a> {
         }
         if self.within(position, length).is_none() {
             let rest = usize::try_from(self.size - position).unwrap_or(usize::MAX);
-            self.buffer.resize(rest.min(self.step.max(length)), 0);
+            let wanted = rest.min(self.step.max(length));
+            if self.buffer.capacity() < wanted {
+                self.buffer = vec![0; wanted]; // Zeroed by the allocator, for large ones at no cost.
+            }
+            self.buffer.resize(wanted, 0);
             self.start = position;
             let read = self.file.read_at(&mut self.buffer, position)?;
             self.buffer.truncate(read);
@@ -172,6 +181,12 @@ pub(super) fn search(window: &mut Window<'_>, damaged: &Place<'_>) -> io::Result
 
 fn loose_batch_at(window: &mut Window<'_>, place: &Place<'_>) -> io::Result<Option<BatchHeader>> {
     let header = window.bytes(place.position, HEADER_BYTES)?.and_then(|b| place.loose_header(b));
+    let size = header.map_or(0, |header| header.size_bytes);
+    let Some(left) = window.search_bytes_left.checked_sub(size) else {
+        window.search_bytes_left = 0;
+        return Ok(None);
+    };
+    window.search_bytes_left = left;
     checked(window, place.position, header)
 }
 
@@ -184,9 +199,10 @@ fn hole(damaged: &Place<'_>, to_position: u64, to: i64) -> Hole {
 pub(super) struct Scan {
     /// All sound batches; `size` is the end of the last.
     pub(super) growth: Growth,
-    /// The bytes after the last sound batch are not what a torn write leaves: a whole batch whose
-    /// records are right stands there with a wrong offset or epoch. Holds the offset after it.
-    pub(super) whole_but_misplaced: Option<i64>,
+    /// The bytes after the last sound batch are not known to be a torn write: a whole batch whose
+    /// records are right stands there with a wrong offset or epoch, or the search for others was
+    /// given up. Holds the lowest offset that can be given after it.
+    pub(super) not_torn: Option<i64>,
 }
 
 /// Reads all of a segment whose records lie in `base..limit`.
@@ -199,7 +215,7 @@ pub(super) fn scan(
     let mut window = Window::new(file, size);
     let mut place = Place { position: 0, offset: base, size, limit, epochs };
     let mut growth = Growth::new(base);
-    let mut whole_but_misplaced = None;
+    let mut not_torn = None;
     while place.position < size {
         if let Some(header) = batch_at(&mut window, &place)? {
             let bytes = window.bytes(place.position, header.size_bytes)?.unwrap_or_default();
@@ -213,11 +229,13 @@ pub(super) fn scan(
             growth.holes.push(hole);
             place = place.past(&hole);
         } else {
-            whole_but_misplaced = misplaced(&mut window, &place)?;
+            let given_up =
+                (window.search_bytes_left == 0).then_some(place.offset.saturating_add(1));
+            not_torn = misplaced(&mut window, &place)?.or(given_up);
             break;
         }
     }
-    Ok(Scan { growth, whole_but_misplaced })
+    Ok(Scan { growth, not_torn })
 }
 
 /// Takes `range` of the file into `crc`.

@@ -109,7 +109,11 @@ impl Log {
     }
 
     /// Raises the high watermark to the log end without a sync (`--durability os` or `interval`).
+    /// After a failure it stays: what the kernel holds of the file is unknown then.
     pub fn publish_unsynced(&mut self) {
+        if self.has_failed {
+            return;
+        }
         let mut state = self.shared.lock();
         let end = state.active.end;
         state.high_watermark = end;

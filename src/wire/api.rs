@@ -5,7 +5,7 @@ use super::{
     fetch::FetchResponse,
     messages::{ApiVersionsResponse, RequestKind, ResponseKind, api_versions_response::ApiVersion},
     reader::Reader,
-    shape::{self, Fields},
+    shape::{self, Fields, requests},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
@@ -127,28 +127,28 @@ impl From<FetchResponse> for Response {
 /// Produce is advertised from 0 because older librdkafka switches compression off otherwise; its
 /// versions 0 to 2 carry record formats that are not taken, and close the connection.
 pub const APIS: &[Api] = &[
-    Api { advertised_min: 0, ..api(ApiKey::Produce, 3, 11, shape::PRODUCE) },
-    api(ApiKey::Fetch, 4, 12, shape::FETCH),
-    api(ApiKey::ListOffsets, 1, 7, shape::LIST_OFFSETS),
-    api(ApiKey::Metadata, 0, 12, shape::METADATA),
-    api(ApiKey::OffsetCommit, 2, 8, shape::OFFSET_COMMIT),
-    api(ApiKey::OffsetFetch, 1, 8, shape::OFFSET_FETCH),
-    api(ApiKey::FindCoordinator, 0, 4, shape::FIND_COORDINATOR),
-    api(ApiKey::JoinGroup, 0, 9, shape::JOIN_GROUP),
-    api(ApiKey::Heartbeat, 0, 4, shape::HEARTBEAT),
-    api(ApiKey::LeaveGroup, 0, 5, shape::LEAVE_GROUP),
-    api(ApiKey::SyncGroup, 0, 5, shape::SYNC_GROUP),
-    api(ApiKey::DescribeGroups, 0, 5, shape::DESCRIBE_GROUPS),
-    api(ApiKey::ListGroups, 0, 4, shape::LIST_GROUPS),
-    api(ApiKey::ApiVersions, 0, 4, shape::API_VERSIONS),
-    api(ApiKey::CreateTopics, 2, 7, shape::CREATE_TOPICS),
-    api(ApiKey::DeleteTopics, 1, 5, shape::DELETE_TOPICS),
-    api(ApiKey::InitProducerId, 0, 4, shape::INIT_PRODUCER_ID),
-    api(ApiKey::DescribeConfigs, 1, 4, shape::DESCRIBE_CONFIGS),
-    api(ApiKey::CreatePartitions, 0, 3, shape::CREATE_PARTITIONS),
-    api(ApiKey::DeleteGroups, 0, 2, shape::DELETE_GROUPS),
-    api(ApiKey::IncrementalAlterConfigs, 0, 1, shape::INCREMENTAL_ALTER_CONFIGS),
-    api(ApiKey::DescribeCluster, 0, 1, shape::DESCRIBE_CLUSTER),
+    Api { advertised_min: 0, ..api(ApiKey::Produce, 3, 11, requests::PRODUCE) },
+    api(ApiKey::Fetch, 4, 12, requests::FETCH),
+    api(ApiKey::ListOffsets, 1, 7, requests::LIST_OFFSETS),
+    api(ApiKey::Metadata, 0, 12, requests::METADATA),
+    api(ApiKey::OffsetCommit, 2, 8, requests::OFFSET_COMMIT),
+    api(ApiKey::OffsetFetch, 1, 8, requests::OFFSET_FETCH),
+    api(ApiKey::FindCoordinator, 0, 4, requests::FIND_COORDINATOR),
+    api(ApiKey::JoinGroup, 0, 9, requests::JOIN_GROUP),
+    api(ApiKey::Heartbeat, 0, 4, requests::HEARTBEAT),
+    api(ApiKey::LeaveGroup, 0, 5, requests::LEAVE_GROUP),
+    api(ApiKey::SyncGroup, 0, 5, requests::SYNC_GROUP),
+    api(ApiKey::DescribeGroups, 0, 5, requests::DESCRIBE_GROUPS),
+    api(ApiKey::ListGroups, 0, 4, requests::LIST_GROUPS),
+    api(ApiKey::ApiVersions, 0, 4, requests::API_VERSIONS),
+    api(ApiKey::CreateTopics, 2, 7, requests::CREATE_TOPICS),
+    api(ApiKey::DeleteTopics, 1, 5, requests::DELETE_TOPICS),
+    api(ApiKey::InitProducerId, 0, 4, requests::INIT_PRODUCER_ID),
+    api(ApiKey::DescribeConfigs, 1, 4, requests::DESCRIBE_CONFIGS),
+    api(ApiKey::CreatePartitions, 0, 3, requests::CREATE_PARTITIONS),
+    api(ApiKey::DeleteGroups, 0, 2, requests::DELETE_GROUPS),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1, requests::INCREMENTAL_ALTER_CONFIGS),
+    api(ApiKey::DescribeCluster, 0, 1, requests::DESCRIBE_CLUSTER),
 ];
 
 /// A line that answers what it advertises.
@@ -158,7 +158,7 @@ const fn api(key: ApiKey, min: i16, max: i16, body: Fields) -> Api {
 
 /// The number of a key on the wire.
 #[allow(clippy::as_conversions, reason = "the discriminant is the number")]
-const fn number(key: ApiKey) -> i16 {
+pub(super) const fn number(key: ApiKey) -> i16 {
     key as i16
 }
 

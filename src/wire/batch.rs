@@ -264,3 +264,6 @@ impl ProducedBatch {
 fn field<const N: usize>(fixed: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     *fixed[at..].first_chunk().expect("every field lies within the header")
 }
+
+#[cfg(test)]
+mod tests;

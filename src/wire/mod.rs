@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod batch;
+pub mod client;
 mod codec;
 pub mod error_code;
 pub mod fetch;
@@ -20,6 +21,8 @@ pub use api::{
 };
 pub use error_code::ErrorCode;
 pub use fetch::FetchResponse;
+/// What a broker answered, by name.
+pub use kafka_protocol::error::ResponseError;
 /// The generated message structs: requests and responses of every key.
 pub use kafka_protocol::messages;
 /// The string type of the message structs.

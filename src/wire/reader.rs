@@ -23,6 +23,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `count` bytes.
+    #[inline]
     pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
@@ -46,17 +47,20 @@ impl<'a> Reader<'a> {
     }
 
     /// UNSIGNED_VARINT: at most 5 bytes, and no bit above the 32nd.
+    #[inline]
     pub(super) fn unsigned_varint(&mut self) -> Option<u32> {
         u32::try_from(self.base_128(5)?).ok()
     }
 
     /// VARINT (zigzag).
+    #[inline]
     pub(super) fn varint(&mut self) -> Option<i32> {
         let raw = self.unsigned_varint()?;
         Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
     }
 
     /// VARLONG (zigzag).
+    #[inline]
     pub(super) fn varlong(&mut self) -> Option<i64> {
         let raw = self.base_128(10)?;
         Some((raw >> 1).cast_signed() ^ -(raw & 1).cast_signed())
@@ -65,6 +69,16 @@ impl<'a> Reader<'a> {
     /// Little-endian groups of 7 bits in at most `bytes_max` bytes; `None` above 64 bits.
     #[inline]
     fn base_128(&mut self, bytes_max: usize) -> Option<u64> {
+        // Most lengths, deltas and counts of a record are a byte.
+        let (first, rest) = self.rest.split_first()?;
+        if *first < 0x80 {
+            self.rest = rest;
+            return Some(u64::from(*first));
+        }
+        self.long_base_128(bytes_max)
+    }
+
+    fn long_base_128(&mut self, bytes_max: usize) -> Option<u64> {
         let mut value = 0_u64;
         for (index, byte) in self.rest.iter().copied().take(bytes_max).enumerate() {
             let bits = u64::from(byte & 0x7f);

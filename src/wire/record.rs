@@ -1,4 +1,4 @@
-//! The records of a batch: iterated and built. Decompression is in [`super::codec`], bounded.
+//! The records of a batch: iterated and built. Decompression is apart (`codec`), and bounded.
 //!
 //! | field of a record | type |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! The shape of every request, as data, and the walk that checks a body against it.
+//! The shape of every request (and of what our own client is answered), as data, and the walk that
+//! checks a body against it.
 //!
 //! kafka-protocol allocates from counts that it does not check, so a body is walked first: every
 //! string, byte array, array and tagged field must lie within the bytes that are there, and what
@@ -13,23 +14,31 @@
 //!
 //! Source: Kafka protocol guide, "The Messages"; the `*Request.json` schemas of Apache Kafka.
 
-use super::reader::Reader;
+/// An array of structs, which decode into the named type.
+macro_rules! array {
+    ($decoded:ty, $($field:expr),+ $(,)?) => {
+        Kind::Array {
+            element: &Kind::Struct(&[$($field),+]),
+            decoded_bytes: size_of::<$decoded>(),
+        }
+    };
+}
+
+pub(super) mod requests;
+pub(super) mod responses;
+
+use super::{StrBytes, reader::Reader};
 
 /// Most array elements of one request. The largest request of a sane client (a fetch or a
 /// metadata request over every partition of a large cluster) has a tenth of it.
 const ELEMENTS_MAX: usize = 100_000;
-/// Most tagged fields of one request, its header included. Clients send none or one; each costs the
+/// Most tagged fields of one request body. Clients send none or one; each costs the
 /// decoder up to a whole map node (about 450 bytes).
 const TAGGED_FIELDS_MAX: usize = 64;
 /// Memory that the decoded arrays of any request may take.
 const DECODED_BYTES_BASE: usize = 32 << 10;
 /// What they may take beyond that, for each byte of the body.
 const DECODED_BYTES_PER_BODY_BYTE: usize = 8;
-
-/// Memory of one decoded string or byte array: a `Bytes`.
-const DECODED_BYTES_HANDLE: usize = 32;
-/// Memory of one `Vec`, and of one (empty) map of unknown tagged fields.
-const DECODED_VEC: usize = 24;
 
 /// What a field is made of.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +50,12 @@ pub(super) enum Kind {
     /// BYTES, NULLABLE_BYTES, RECORDS and their compact forms.
     Bytes,
     /// ARRAY and COMPACT_ARRAY.
-    Array(&'static Kind),
+    Array {
+        /// Of what.
+        element: &'static Kind,
+        /// Memory of one decoded element, without what it points to.
+        decoded_bytes: usize,
+    },
     /// Fields in order, and tagged fields where the version is flexible.
     Struct(Fields),
 }
@@ -98,182 +112,8 @@ const INT64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 const TEXT: Kind = Kind::Text;
 const BYTES: Kind = Kind::Bytes;
-const TEXTS: Kind = Kind::Array(&TEXT);
-const INT32S: Kind = Kind::Array(&INT32);
-
-/// An array of structs.
-macro_rules! array {
-    ($($field:expr),+ $(,)?) => { Kind::Array(&Kind::Struct(&[$($field),+])) };
-}
-
-pub(super) const PRODUCE: Fields = &[
-    all(TEXT),  // transactional id
-    all(INT16), // acks
-    all(INT32), // timeout
-    all(array![all(TEXT), all(array![all(INT32), all(BYTES)])]),
-];
-
-pub(super) const FETCH: Fields = &[
-    all(INT32),      // replica id
-    all(INT32),      // max wait
-    all(INT32),      // min bytes
-    all(INT32),      // max bytes
-    all(INT8),       // isolation level
-    since(7, INT32), // session id
-    since(7, INT32), // session epoch
-    all(array![
-        all(TEXT),
-        all(array![
-            all(INT32),       // partition
-            since(9, INT32),  // current leader epoch
-            all(INT64),       // fetch offset
-            since(12, INT32), // last fetched epoch
-            since(5, INT64),  // log start offset
-            all(INT32),       // partition max bytes
-        ]),
-    ]),
-    since(7, array![all(TEXT), all(INT32S)]), // forgotten topics
-    since(11, TEXT),                          // rack id
-    tagged(0, TEXT),                          // cluster id
-];
-
-pub(super) const LIST_OFFSETS: Fields = &[
-    all(INT32),     // replica id
-    since(2, INT8), // isolation level
-    // Partition, current leader epoch, timestamp.
-    all(array![all(TEXT), all(array![all(INT32), since(4, INT32), all(INT64)])]),
-];
-
-pub(super) const METADATA: Fields = &[
-    all(array![since(10, UUID), all(TEXT)]), // topics
-    since(4, BOOLEAN),                       // allow auto topic creation
-    between(8, 10, BOOLEAN),                 // include cluster authorized operations
-    since(8, BOOLEAN),                       // include topic authorized operations
-];
-
-pub(super) const OFFSET_COMMIT: Fields = &[
-    all(TEXT),       // group id
-    all(INT32),      // generation id
-    all(TEXT),       // member id
-    since(7, TEXT),  // group instance id
-    until(4, INT64), // retention time
-    // Partition, offset, leader epoch, metadata.
-    all(array![all(TEXT), all(array![all(INT32), all(INT64), since(6, INT32), all(TEXT)])]),
-];
-
-pub(super) const OFFSET_FETCH: Fields = &[
-    until(7, TEXT),                                                   // group id
-    until(7, array![all(TEXT), all(INT32S)]),                         // topics
-    since(8, array![all(TEXT), all(array![all(TEXT), all(INT32S)])]), // groups
-    since(7, BOOLEAN),                                                // require stable
-];
-
-pub(super) const FIND_COORDINATOR: Fields = &[
-    until(3, TEXT),  // key
-    since(1, INT8),  // key type
-    since(4, TEXTS), // keys
-];
-
-pub(super) const JOIN_GROUP: Fields = &[
-    all(TEXT),                          // group id
-    all(INT32),                         // session timeout
-    since(1, INT32),                    // rebalance timeout
-    all(TEXT),                          // member id
-    since(5, TEXT),                     // group instance id
-    all(TEXT),                          // protocol type
-    all(array![all(TEXT), all(BYTES)]), // protocols: name, metadata
-    since(8, TEXT),                     // reason
-];
-
-pub(super) const HEARTBEAT: Fields = &[
-    all(TEXT),      // group id
-    all(INT32),     // generation id
-    all(TEXT),      // member id
-    since(3, TEXT), // group instance id
-];
-
-pub(super) const LEAVE_GROUP: Fields = &[
-    all(TEXT),      // group id
-    until(2, TEXT), // member id
-    // Members: member id, group instance id, reason.
-    since(3, array![all(TEXT), all(TEXT), since(5, TEXT)]),
-];
-
-pub(super) const SYNC_GROUP: Fields = &[
-    all(TEXT),                          // group id
-    all(INT32),                         // generation id
-    all(TEXT),                          // member id
-    since(3, TEXT),                     // group instance id
-    since(5, TEXT),                     // protocol type
-    since(5, TEXT),                     // protocol name
-    all(array![all(TEXT), all(BYTES)]), // assignments: member id, assignment
-];
-
-pub(super) const DESCRIBE_GROUPS: Fields = &[
-    all(TEXTS),        // groups
-    since(3, BOOLEAN), // include authorized operations
-];
-
-pub(super) const LIST_GROUPS: Fields = &[
-    since(4, TEXTS), // states filter
-];
-
-pub(super) const API_VERSIONS: Fields = &[
-    since(3, TEXT), // client software name
-    since(3, TEXT), // client software version
-];
-
-pub(super) const CREATE_TOPICS: Fields = &[
-    all(array![
-        all(TEXT),                            // name
-        all(INT32),                           // partitions
-        all(INT16),                           // replication factor
-        all(array![all(INT32), all(INT32S)]), // assignments: partition, broker ids
-        all(array![all(TEXT), all(TEXT)]),    // configs: name, value
-    ]),
-    all(INT32),   // timeout
-    all(BOOLEAN), // validate only
-];
-
-pub(super) const DELETE_TOPICS: Fields = &[
-    all(TEXTS), // topic names
-    all(INT32), // timeout
-];
-
-pub(super) const INIT_PRODUCER_ID: Fields = &[
-    all(TEXT),       // transactional id
-    all(INT32),      // transaction timeout
-    since(3, INT64), // producer id
-    since(3, INT16), // producer epoch
-];
-
-pub(super) const DESCRIBE_CONFIGS: Fields = &[
-    all(array![all(INT8), all(TEXT), all(TEXTS)]), // resources: type, name, keys
-    all(BOOLEAN),                                  // include synonyms
-    since(3, BOOLEAN),                             // include documentation
-];
-
-pub(super) const CREATE_PARTITIONS: Fields = &[
-    // Topics: name, count, assignments of broker ids.
-    all(array![all(TEXT), all(INT32), all(array![all(INT32S)])]),
-    all(INT32),   // timeout
-    all(BOOLEAN), // validate only
-];
-
-pub(super) const DELETE_GROUPS: Fields = &[
-    all(TEXTS), // group names
-];
-
-pub(super) const INCREMENTAL_ALTER_CONFIGS: Fields = &[
-    // Resources: type, name, configs of name, operation, value.
-    all(array![all(INT8), all(TEXT), all(array![all(TEXT), all(INT8), all(TEXT)])]),
-    all(BOOLEAN), // validate only
-];
-
-pub(super) const DESCRIBE_CLUSTER: Fields = &[
-    all(BOOLEAN),   // include cluster authorized operations
-    since(1, INT8), // endpoint type
-];
+const TEXTS: Kind = Kind::Array { element: &TEXT, decoded_bytes: size_of::<StrBytes>() };
+const INT32S: Kind = Kind::Array { element: &INT32, decoded_bytes: size_of::<i32>() };
 
 /// Whether `body` has exactly the shape of `fields` in `version`, with counts that decode into a
 /// bounded amount of memory.
@@ -331,20 +171,20 @@ impl Walk<'_> {
                 let bytes = if self.is_flexible { self.compact()? } else { self.int32()? };
                 self.reader.take(bytes).map(drop)
             }
-            Kind::Array(element) => self.array(element),
+            Kind::Array { element, decoded_bytes } => self.array(element, *decoded_bytes),
             Kind::Struct(fields) => self.fields(fields),
         }
     }
 
-    fn array(&mut self, element: &Kind) -> Option<()> {
+    fn array(&mut self, element: &Kind, decoded_bytes: usize) -> Option<()> {
         let count = if self.is_flexible { self.compact()? } else { self.int32()? };
         // Every element takes a byte or more, so a greater count is a lie.
         if count > self.reader.len() {
             return None;
         }
         self.elements_left = self.elements_left.checked_sub(count)?;
-        let decoded_bytes = count.checked_mul(decoded_bytes(element))?;
-        self.decoded_bytes_left = self.decoded_bytes_left.checked_sub(decoded_bytes)?;
+        self.decoded_bytes_left =
+            self.decoded_bytes_left.checked_sub(count.checked_mul(decoded_bytes)?)?;
         (0..count).try_for_each(|_| self.kind(element))
     }
 
@@ -388,19 +228,6 @@ impl Walk<'_> {
         match self.reader.i32()? {
             -1 => Some(0),
             length => usize::try_from(length).ok(),
-        }
-    }
-}
-
-/// What one decoded value takes in memory, without what it points to.
-fn decoded_bytes(kind: &Kind) -> usize {
-    match kind {
-        Kind::Fixed(bytes) => *bytes,
-        Kind::Text | Kind::Bytes => DECODED_BYTES_HANDLE,
-        Kind::Array(_) => DECODED_VEC,
-        Kind::Struct(fields) => {
-            let sum: usize = fields.iter().map(|field| decoded_bytes(&field.kind)).sum();
-            sum + DECODED_VEC
         }
     }
 }

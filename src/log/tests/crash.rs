@@ -7,6 +7,7 @@ use super::{
     },
     *,
 };
+use proptest::prelude::*;
 use std::{collections::BTreeMap, io::ErrorKind};
 
 /// A log of `count` small batches with few in each segment, closed; its directory and the whole
@@ -174,6 +175,13 @@ fn damage_under_a_running_log_is_found_by_the_read() {
         dir.put(&name, bytes);
         let (bases, damaged) = read_all(&log.reader(), 0);
         assert_eq!((bases, damaged), (vec![0, 2, 3, 4, 5, 6], vec![(1, Some(2))]));
+        let (name, mut bytes) = last_log(&dir.contents());
+        *bytes.last_mut().unwrap() ^= 4;
+        dir.put(&name, bytes);
+        let damaged = read_all(&log.reader(), 2).1;
+        assert_eq!(damaged, [(6, Some(7))], "the end is where reading goes on");
+        put(&mut log, &Shape::default());
+        assert_eq!(read_all(&log.reader(), 2), (vec![2, 3, 4, 5, 7], vec![(6, Some(7))]));
     }
 }
 
@@ -234,7 +242,7 @@ fn a_full_disk_leaves_the_log_unchanged_and_writes_go_on_with_space() {
     let dir = MemoryDir::new();
     let faulty = faulty(&dir);
     let (mut log, _) =
-        Log::open(Arc::new(faulty.clone()), small_segments(250), crashed(0)).unwrap();
+        Log::open(Arc::new(faulty.clone()), small_segments(400), crashed(0)).unwrap();
     let pair = || vec![Shape::default().batch(), Shape::default().batch()];
     for round in 0..6_i64 {
         let before = dir.contents();
@@ -256,6 +264,47 @@ fn a_full_disk_leaves_the_log_unchanged_and_writes_go_on_with_space() {
             usize::try_from(log.log_end().get()).unwrap()
         );
     }
+}
+
+#[test]
+fn a_snapshot_above_the_recovered_end_is_not_found_later() {
+    let (dir, _) = written(2, 1 << 20);
+    let (mut log, _) = open_with(&dir, Options::default(), clean());
+    log.append(vec![Shape::default().batch()], 1).unwrap();
+    log.store_snapshot(b"of three").unwrap();
+    super::super::dir::Dir::sync(&dir).unwrap();
+    let dir = dir.power_cut(Unsynced::Dropped);
+    let (mut log, recovery) = open_with(&dir, Options::default(), crashed(2));
+    assert_eq!((log.log_end(), recovery.snapshot), (at(2), None));
+    put(&mut log, &Shape { producer_id: 9, ..Shape::default() });
+    let (_, recovery) = open_with(&dir, Options::default(), crashed(2));
+    assert_eq!(recovery.snapshot, None, "offset 2 is another batch now");
+    assert_eq!(recovery.active_batches.last().unwrap().producer_id, 9);
+}
+
+#[test]
+fn a_tail_of_countless_likely_batches_is_kept_and_soon_done_with() {
+    // Headers that ask for a long CRC each: looked through up to a bound, and then not cut.
+    let (dir, batches) = written(1, 1 << 20);
+    let (name, mut bytes) = last_log(&dir.contents());
+    let mut tail = vec![0xff; 2 << 20];
+    for (at, place) in tail.chunks_exact_mut(64).take(1 << 14).enumerate() {
+        let mut fake = Shape::default().bytes();
+        fake.truncate(64);
+        fake[7] = 1;
+        fake[15] = 5;
+        let length = i32::try_from((2 << 20) - at * 64 - 12).unwrap();
+        fake[8..12].copy_from_slice(&length.to_be_bytes());
+        place.copy_from_slice(&fake);
+    }
+    bytes.extend(tail);
+    dir.put(&name, bytes.clone());
+    let (mut log, recovery) = open_with(&dir, Options::default(), crashed(0));
+    assert!(recovery.torn_tail.is_none());
+    assert_eq!(recovery.holes, [(at(1), at(2))]);
+    assert_eq!(dir.contents()[&name], bytes);
+    assert_eq!(served(&log, &batches), [0]);
+    assert_eq!(put(&mut log, &Shape::default()), 2);
 }
 
 #[test]
@@ -358,5 +407,82 @@ fn a_power_cut_at_any_call_loses_nothing_that_was_flushed() {
                 assert_eq!(&snapshot.bytes[..], snapshot.offset.get().to_be_bytes());
             }
         }
+    }
+}
+
+/// Something that happened to the bytes of a file.
+#[derive(Clone, Debug)]
+enum Harm {
+    Overwrite(usize, Vec<u8>),
+    Remove(usize, usize),
+    Insert(usize, Vec<u8>),
+    Repeat(usize, usize),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let bytes = || prop::collection::vec(any::<u8>(), 1..150);
+    prop_oneof![
+        (any::<usize>(), bytes()).prop_map(|(at, bytes)| Harm::Overwrite(at, bytes)),
+        (any::<usize>(), 1_usize..300).prop_map(|(at, length)| Harm::Remove(at, length)),
+        (any::<usize>(), bytes()).prop_map(|(at, bytes)| Harm::Insert(at, bytes)),
+        (any::<usize>(), 1_usize..300).prop_map(|(at, length)| Harm::Repeat(at, length)),
+    ]
+}
+
+impl Harm {
+    fn come_to(&self, bytes: &mut Vec<u8>) {
+        let length = bytes.len();
+        let range = |at: usize, count: usize| {
+            let at = at % (length + 1);
+            at..length.min(at + count)
+        };
+        match self {
+            Self::Overwrite(at, new) => {
+                let range = range(*at, new.len());
+                let count = range.len();
+                bytes[range].copy_from_slice(&new[..count]);
+            }
+            Self::Remove(at, count) => drop(bytes.drain(range(*at, *count))),
+            Self::Insert(at, new) => {
+                let at = range(*at, 0).start;
+                bytes.splice(at..at, new.iter().copied());
+            }
+            Self::Repeat(at, count) => {
+                let range = range(*at, *count);
+                let (at, again) = (range.start, bytes[range].to_vec());
+                bytes.splice(at..at, again);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_to_the_files_no_damaged_batch_is_served(
+        harms in prop::collection::vec((any::<usize>(), harm()), 1..4),
+        was_clean in any::<bool>(),
+    ) {
+        let (dir, batches) = written(12, 400);
+        let names: Vec<String> = dir.contents().into_keys().collect();
+        for (file, harm) in &harms {
+            let name = &names[file % names.len()];
+            let mut bytes = dir.contents()[name].clone();
+            harm.come_to(&mut bytes);
+            dir.put(name, bytes);
+        }
+        let last_stop = LastStop { was_clean, ..crashed(12) };
+        let (mut log, _) = open_with(&dir, small_segments(400), last_stop);
+        let first = served(&log, &batches);
+        prop_assert!(first.is_sorted());
+        let next = put(&mut log, &Shape::default());
+        prop_assert!(next >= 12, "offset {} was given before", next);
+        prop_assert_eq!(served(&log, &batches).last().copied(), Some(next));
+        // A second start finds the same.
+        let last_stop = LastStop { leader_epoch: EPOCH + 1, ..crashed(next + 1) };
+        let (log, _) = open_with(&dir, small_segments(400), last_stop);
+        let mut second = served(&log, &batches);
+        prop_assert_eq!(second.pop(), Some(next));
+        prop_assert!(second.len() >= first.len(), "{:?} then {:?}", first, second);
     }
 }

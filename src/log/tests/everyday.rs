@@ -63,8 +63,9 @@ proptest! {
         let options = Options { segment_bytes, tail_bytes, ..Options::default() };
         let mut dir = MemoryDir::new();
         let (mut log, _) = open_with(&dir, options.clone(), crashed(0));
-        let (mut model, mut flushed, mut synced) = (Model::new(), 0, 0);
+        let (mut model, mut high) = (Model::new(), 0);
         for step in steps {
+            let is_reopened = matches!(step, Step::CleanReopen | Step::Kill | Step::PowerCut);
             match step {
                 Step::Append(group) => {
                     let shapes: Vec<Shape> = group
@@ -83,8 +84,7 @@ proptest! {
                 }
                 Step::Flush => {
                     log.flush().unwrap();
-                    flushed = log.log_end().get();
-                    synced = flushed;
+                    high = log.log_end().get();
                 }
                 Step::CleanReopen => {
                     log.close().unwrap();
@@ -93,24 +93,26 @@ proptest! {
                     log = reopened;
                 }
                 Step::Kill => {
-                    let (reopened, recovery) = open_with(&dir, options.clone(), crashed(synced));
+                    let (reopened, recovery) = open_with(&dir, options.clone(), crashed(high));
                     prop_assert!(recovery.torn_tail.is_none() && recovery.holes.is_empty());
                     log = reopened;
                 }
                 Step::PowerCut => {
                     dir = dir.power_cut(super::super::testing::Unsynced::Dropped);
-                    let (reopened, recovery) = open_with(&dir, options.clone(), crashed(synced));
+                    let (reopened, recovery) = open_with(&dir, options.clone(), crashed(high));
                     prop_assert!(recovery.holes.is_empty());
                     let end = reopened.log_end().get();
-                    prop_assert!(end >= synced);
+                    prop_assert!(end >= high);
                     model.retain(|(_, batch_end, _)| *batch_end <= end);
                     log = reopened;
                 }
             }
             let end = model.last().map_or(0, |(_, end, _)| *end);
+            if is_reopened {
+                high = end; // What recovery found was synced by it.
+            }
             prop_assert_eq!(log.log_end().get(), end);
-            flushed = log.reader().high_watermark().get().max(flushed.min(end));
-            check_against(&model, flushed, &log.reader());
+            check_against(&model, high, &log.reader());
         }
     }
 }
@@ -130,6 +132,73 @@ fn nothing_above_the_high_watermark_is_read() {
     assert_eq!(*watch.borrow(), at(1));
     assert_eq!(headers(&reader.read(at(0), 100).unwrap()).len(), 1);
     assert_eq!(headers(&reader.read_tail(at(0), 100).unwrap()).len(), 1);
+}
+
+#[test]
+fn a_real_directory_holds_a_log() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("task-events-0");
+    let open = |last_stop| {
+        let dir = super::super::dir::RealDir::open(&path).unwrap();
+        Log::open(Arc::new(dir), small_segments(100_000), last_stop).unwrap()
+    };
+    let (mut log, _) = open(crashed(0));
+    // More slices than one system call takes.
+    let group = || (0..1500).map(|_| Shape::default().batch()).collect::<Vec<_>>();
+    for round in 0..3 {
+        assert_eq!(log.append(group(), 1).unwrap()[1499].end.get(), (round + 1) * 1500);
+        log.flush().unwrap();
+    }
+    log.close().unwrap();
+    for last_stop in [clean(), crashed(0)] {
+        let (log, recovery) = open(last_stop);
+        assert!(recovery.torn_tail.is_none() && recovery.holes.is_empty());
+        assert_eq!(read_all(&log.reader(), 0).0.len(), 4500);
+        assert!(path.join("00000000000000001500.log").is_file());
+    }
+}
+
+#[test]
+fn the_tail_in_memory_is_bounded() {
+    let options = Options { tail_bytes: 1000, ..Options::default() };
+    let (mut log, _) = open_with(&MemoryDir::new(), options.clone(), crashed(0));
+    for _ in 0..10 {
+        put(&mut log, &Shape { value_bytes: 100, ..Shape::default() });
+    }
+    let reader = log.reader();
+    let kept = |from: i64| reader.read_tail(at(from), usize::MAX).map(|read| headers(&read).len());
+    assert_eq!((kept(6), kept(7), kept(10)), (None, Some(3), Some(0)));
+    assert_eq!(reader.read_tail(at(7), 0).map(|read| headers(&read).len()), Some(1));
+    log.set_options(Options { tail_bytes: 400, ..options });
+    assert_eq!((kept(8), kept(9)), (None, Some(1)));
+}
+
+#[test]
+fn two_snapshots_are_kept() {
+    let dir = MemoryDir::new();
+    let (mut log, _) = open_with(&dir, Options::default(), crashed(0));
+    for _ in 0..4 {
+        put(&mut log, &Shape::default());
+        log.store_snapshot(b"x").unwrap();
+    }
+    let names = dir.contents().into_keys().filter(|name| name.ends_with(".producers"));
+    let expected = ["00000000000000000003.producers", "00000000000000000004.producers"];
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn an_unsynced_end_is_published_on_demand() {
+    let dir = MemoryDir::new();
+    let faulty = faulty(&dir);
+    let (mut log, _) = Log::open(Arc::new(faulty.clone()), Options::default(), crashed(0)).unwrap();
+    log.append(vec![Shape::default().batch()], 1).unwrap();
+    let syncs = faulty.file_syncs();
+    log.publish_unsynced();
+    assert_eq!((log.reader().high_watermark(), faulty.file_syncs()), (at(1), syncs));
+    log.flush().unwrap();
+    assert_eq!(faulty.file_syncs(), syncs + 1);
+    log.flush().unwrap();
+    assert_eq!(faulty.file_syncs(), syncs + 1, "nothing to sync");
 }
 
 #[test]
