@@ -133,8 +133,9 @@ impl Connection<'_> {
             match frame::try_decode(&mut self.buffer, FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     self.ticket = None;
-                    self.frame_since = (!self.buffer.is_empty()).then(Instant::now);
                     self.take(frame).await?;
+                    // Counted from here: what a long wait of ours held up is not the peer's fault.
+                    self.frame_since = (!self.buffer.is_empty()).then(Instant::now);
                 }
                 Ok(None) if self.is_eof || self.must_stop() => {
                     self.finish_all().await?;
