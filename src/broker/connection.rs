@@ -1,8 +1,9 @@
 //! One peer of the Kafka port: its requests are read in order and answered in order.
 //!
 //! Produce requests overlap: each takes its place in its partitions' order as it is read, and the
-//! answers are awaited in turn, so that one connection can fill a group commit. Any other request is
-//! looked at when everything before it is answered, and holds up what comes after it, as in Kafka.
+//! answers are awaited in turn, so that one connection can fill a group commit. Any other request
+//! is looked at when everything before it is answered, and holds up what comes after it, as in
+//! Kafka.
 //!
 //! Bounds: requests in flight, the frame, the time that a frame may take to arrive, the time that a
 //! peer may not read its answers, idle time. A peer that breaks the protocol loses its connection,
@@ -10,6 +11,7 @@
 
 use super::{
     Broker, Peer,
+    budget::{Budget, Ticket},
     handler::{
         self,
         produce::{self, Outcome},
@@ -41,12 +43,16 @@ use tokio::{
 #[derive(Debug)]
 pub(in crate::broker) struct Limits {
     connections: Arc<Semaphore>,
+    unfinished: Budget,
 }
 
 impl Limits {
     pub(in crate::broker) fn new(connections_max: usize) -> Self {
         let permits = connections_max.min(Semaphore::MAX_PERMITS);
-        Self { connections: Arc::new(Semaphore::new(permits)) }
+        Self {
+            connections: Arc::new(Semaphore::new(permits)),
+            unfinished: Budget::new(UNFINISHED_BYTES_MAX),
+        }
     }
 
     /// Room for one more connection, given back when dropped; `None` at the limit.
@@ -63,6 +69,7 @@ pub(in crate::broker) async fn serve(broker: &Broker, stream: TcpStream, peer: P
         peer,
         buffer: BytesMut::new(),
         frame_since: None,
+        ticket: None,
         is_eof: false,
         in_flight: VecDeque::new(),
         out: VecDeque::new(),
@@ -105,6 +112,8 @@ struct Connection<'a> {
     buffer: BytesMut,
     /// When the frame at the front of `buffer` began to arrive.
     frame_since: Option<Instant>,
+    /// What it holds of the budget for unfinished frames, once it is large.
+    ticket: Option<Ticket>,
     is_eof: bool,
     /// Produce requests whose answers are to come, oldest first.
     in_flight: VecDeque<InFlight>,
@@ -123,8 +132,10 @@ impl Connection<'_> {
         loop {
             match frame::try_decode(&mut self.buffer, FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
-                    self.frame_since = (!self.buffer.is_empty()).then(Instant::now);
+                    self.ticket = None;
                     self.take(frame).await?;
+                    // Counted from here: what a long wait of ours held up is not the peer's fault.
+                    self.frame_since = (!self.buffer.is_empty()).then(Instant::now);
                 }
                 Ok(None) if self.is_eof || self.must_stop() => {
                     self.finish_all().await?;
@@ -229,7 +240,14 @@ impl Connection<'_> {
                 None => std::future::pending().await,
             }
         };
+        let cut = async {
+            match &self.ticket {
+                Some(ticket) => ticket.cut().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = cut => Err(End::TimedOut("half a frame, the oldest when memory ran out")),
             outcome = oldest => {
                 self.settle(outcome)?;
                 self.settle_ready()
@@ -247,6 +265,10 @@ impl Connection<'_> {
         self.is_eof = bytes == 0;
         if !self.is_eof && self.frame_since.is_none() {
             self.frame_since = Some(Instant::now());
+        }
+        if self.buffer.len() > READ_AHEAD_BYTES {
+            let unfinished = &self.broker.limits().unfinished;
+            self.ticket.get_or_insert_with(|| unfinished.begin()).set(self.buffer.len());
         }
     }
 
@@ -371,8 +393,10 @@ const IN_FLIGHT_MAX: usize = 64;
 const FLUSH_BYTES: usize = 64 << 10;
 /// Chunks of one write.
 const WRITE_CHUNKS: usize = 64;
-/// What is read while a handler runs.
+/// What is read while a handler runs, and what an unfinished frame may be without a ticket.
 const READ_AHEAD_BYTES: usize = 64 << 10;
+/// Bytes of unfinished frames in all connections; above it the oldest frame is cut.
+const UNFINISHED_BYTES_MAX: usize = 256 << 20;
 const READ_BYTES_MIN: usize = 8 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 /// For one frame, from its first byte to its last.

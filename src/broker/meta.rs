@@ -1,4 +1,5 @@
-//! `broker.redb`: topics and their configs, group offsets, producer ids, and how the last run ended.
+//! `broker.redb`: topics and their configs, group offsets, producer ids, and how the last run
+//! ended.
 //!
 //! Owner: one thread, which commits what is waiting in one durable transaction. Reads are snapshots
 //! and do not pass through it.
@@ -527,8 +528,11 @@ fn database_error(error: impl std::fmt::Display) -> MetaError {
     MetaError::Database(error.to_string())
 }
 
+type OffsetKey<'a> = (&'a str, &'a str, i32);
+type OffsetValue<'a> = (i64, i32, i64, &'a str);
+
 /// (group, topic, partition) -> (offset, leader epoch, committed at, metadata)
-const OFFSETS: TableDefinition<'_, (&str, &str, i32), (i64, i32, i64, &str)> =
+const OFFSETS: TableDefinition<'_, OffsetKey<'_>, OffsetValue<'_>> =
     TableDefinition::new("offsets");
 /// name -> JSON of [`StoredTopic`]
 const TOPICS: TableDefinition<'_, &str, &str> = TableDefinition::new("topics");

@@ -5,6 +5,7 @@
 //!
 //! It knows no tasks.
 
+mod budget;
 pub mod configs;
 pub mod connection;
 pub mod coordinator;

@@ -4,9 +4,9 @@
 //! does one vectored write and one sync for all of it on a blocking thread, while the next round
 //! gathers: group commit without a timer.
 //!
-//! Invariants: `acks=all` is answered after the sync, `acks=1` after the write. Offsets are given in
-//! the order of the inbox. After a failed write or sync nothing is appended until restart; a full
-//! disk refuses and goes on when space is back.
+//! Invariants: `acks=all` is answered after the sync, `acks=1` after the write. Offsets are given
+//! in the order of the inbox. After a failed write or sync nothing is appended until restart; a
+//! full disk refuses and goes on when space is back.
 
 use super::{
     Acks, Durability, ProduceError, Produced,

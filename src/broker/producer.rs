@@ -356,7 +356,8 @@ mod tests {
 
         #[test]
         fn rolled_back_is_as_before(kept in batches(), undone in batches()) {
-            let as_header = |&(id, epoch, sequence, records)| header(id, epoch, sequence, records, 0);
+            let as_header =
+                |&(id, epoch, sequence, records)| header(id, epoch, sequence, records, 0);
             let mut producers = noted(&kept.iter().map(as_header).collect::<Vec<_>>());
             let before = producers.clone();
             let mut undo = Undo::default();

@@ -3,8 +3,8 @@
 //! Owner: one worker, which makes changes one after the other; everyone else reads an immutable
 //! snapshot. On disk a partition is the directory `<topic>-<partition>` below `log/`.
 //!
-//! Invariant: a topic is created in `broker.redb` after its directories are there, and deleted there
-//! before they go; a directory that a crash left between is moved aside, never read.
+//! Invariant: a topic is created in `broker.redb` after its directories are there, and deleted
+//! there before they go; a directory that a crash left between is moved aside, never read.
 
 use super::{
     Durability, ProduceError, StartError,

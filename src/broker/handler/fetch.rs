@@ -1,10 +1,10 @@
 //! Fetch 4 to 12: record batches from several partitions, waiting on all of them.
 //!
 //! Answered when `min_bytes` are there, when a partition has an error, after `max_wait_ms`, or when
-//! the broker stops. A wait is woken by a rise of any high watermark; nothing polls. The first batch
-//! comes whole even above every limit. No fetch sessions: each answer carries session 0, which
-//! clients take as "send everything every time". Transactions: none, so read_committed sees what
-//! read_uncommitted does.
+//! the broker stops. A wait is woken by a rise of any high watermark; nothing polls. The first
+//! batch comes whole even above every limit. No fetch sessions: each answer carries session 0,
+//! which clients take as "send everything every time". Transactions: none, so read_committed sees
+//! what read_uncommitted does.
 
 use crate::{
     broker::{Broker, partition::PartitionHandle},

@@ -88,11 +88,13 @@ async fn of_group(
 }
 
 /// Text of a response.
+#[allow(clippy::needless_pass_by_value, reason = "owned and borrowed text alike")]
 fn text(text: impl ToString) -> StrBytes {
     StrBytes::from_string(text.to_string())
 }
 
 /// Text of a response that may be null.
+#[allow(clippy::needless_pass_by_value, reason = "owned and borrowed text alike")]
 fn message(error: impl ToString) -> Option<StrBytes> {
     Some(text(error))
 }

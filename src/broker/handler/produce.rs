@@ -1,9 +1,9 @@
 //! Produce 3 to 11 (advertised from 0): appends one record batch per partition.
 //!
 //! In two halves, so that a connection can have several requests in one group commit: [`begin`]
-//! fixes the order, [`Pending::finish`] waits for the answers. `acks=0` is never answered; if such a
-//! request fails the connection is closed, as Kafka does, because nothing else tells the producer.
-//! Transactional batches are refused (INVALID_TXN_STATE).
+//! fixes the order, [`Pending::finish`] waits for the answers. `acks=0` is never answered; if such
+//! a request fails the connection is closed, as Kafka does, because nothing else tells the
+//! producer. Transactional batches are refused (INVALID_TXN_STATE).
 
 use super::message;
 use crate::{

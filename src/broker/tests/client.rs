@@ -1,10 +1,10 @@
 //! A client of one connection: requests out, responses in, by kafka-protocol.
 
 use crate::{
-    position::TopicName,
+    position,
     wire::{
         ApiKey, StrBytes,
-        messages::{self, *},
+        messages::*,
         record::{NewRecord, encode},
     },
 };
@@ -113,12 +113,12 @@ pub(super) fn frame<R: Request>(version: i16, correlation_id: i32, request: &R) 
     bytes.freeze()
 }
 
-pub(super) fn name(topic: &str) -> messages::TopicName {
-    messages::TopicName(StrBytes::from_string(topic.to_owned()))
+pub(super) fn name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
 }
 
-pub(super) fn topic(topic: &str) -> TopicName {
-    TopicName::new(topic).unwrap()
+pub(super) fn topic(topic: &str) -> position::TopicName {
+    position::TopicName::new(topic).unwrap()
 }
 
 pub(super) fn produce(topic: &str, partition: i32, acks: i16, batch: Bytes) -> ProduceRequest {

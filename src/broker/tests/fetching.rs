@@ -1,5 +1,5 @@
 use super::{client::*, *};
-use crate::wire::{ErrorCode, messages::*};
+use crate::wire::{ApiKey, ErrorCode, messages::*};
 use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +139,7 @@ async fn list_offsets_finds_ends_and_times() {
     client.produce("a", batch(&["x", "y"])).await;
     client.produce("a", batch(&["z"])).await;
     let time = 1_700_000_000_000;
-    for version in versions(crate::wire::ApiKey::ListOffsets) {
+    for version in versions(ApiKey::ListOffsets) {
         for (asked, found) in [(-1, 3), (-2, 0), (time, 0), (time + 1, -1), (0, 0)] {
             let partition = list_offsets_request::ListOffsetsPartition::default()
                 .with_timestamp(asked)

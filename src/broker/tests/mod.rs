@@ -2,6 +2,7 @@
 
 mod client;
 mod fetching;
+mod owner;
 mod restarts;
 mod topics;
 mod wire_abuse;

@@ -2,7 +2,7 @@ use super::{client::*, *};
 use crate::{
     broker::{Acks, ProduceError},
     position::Partition,
-    wire::{ErrorCode, batch::ProducedBatch, messages::*},
+    wire::{ApiKey, ErrorCode, batch::ProducedBatch, messages::*},
 };
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn every_version_of_produce_and_fetch_works() {
     let mut client = served.client().await;
     client.create("a", 1).await;
     let mut offset = 0;
-    for version in versions(crate::wire::ApiKey::Produce) {
+    for version in versions(ApiKey::Produce) {
         let response = client.ask(version, produce("a", 0, -1, batch(&["x"]))).await;
         let partition = &response.responses[0].partition_responses[0];
         assert_eq!((partition.error_code, partition.base_offset), (0, offset), "{version}");
@@ -33,7 +33,7 @@ async fn every_version_of_produce_and_fetch_works() {
         assert_eq!(response.responses[0].partition_responses[0].error_code, 3, "{version}");
         offset += 1;
     }
-    for version in versions(crate::wire::ApiKey::Fetch) {
+    for version in versions(ApiKey::Fetch) {
         let mut request = fetch("a", 1, 0);
         request.isolation_level = i8::from(version % 2 == 0);
         if version < 7 {
