@@ -151,13 +151,15 @@ impl LogReader {
             return Ok(Some(active_segment(&state, |index, base| seek_offset(index, base, from))));
         }
         let after = state.sealed.partition_point(|segment| segment.base <= from);
-        let Some(at) = after.checked_sub(1) else { return Err(corrupt(from, state.next_base(0))) };
+        let Some(at) = after.checked_sub(1) else {
+            return Err(corrupt(from, state.next_base(0).min(state.high_watermark)));
+        };
         let sealed = &state.sealed[at];
         if from >= sealed.end {
-            return Err(corrupt(from, state.next_base(at)));
+            return Err(corrupt(from, state.next_base(at).min(state.high_watermark)));
         }
         if let Some(hole) = sealed.holes.iter().find(|hole| hole.from <= from && from < hole.to) {
-            return Err(corrupt(from, hole.to));
+            return Err(corrupt(from, hole.to.min(state.high_watermark)));
         }
         Ok(Some(sealed_segment(&state, at)))
     }
@@ -209,9 +211,10 @@ struct Segment {
     size: u64,
     /// End of what may be read of it.
     end: i64,
-    /// Where the next segment begins; the last offset there is for the active one.
+    /// Where the next segment begins; the log end for the active one.
     limit: i64,
     log_start: i64,
+    high_watermark: i64,
     epochs: Arc<Epochs>,
 }
 
@@ -234,8 +237,9 @@ fn active_segment(state: &State, seek: impl Fn(&[IndexEntry], i64) -> (u64, i64)
         start: seek(&state.active.index, state.active.base),
         size: state.active.size,
         end: state.active.end.min(state.high_watermark),
-        limit: i64::MAX,
+        limit: state.active.end,
         log_start: state.log_start,
+        high_watermark: state.high_watermark,
         epochs: Arc::clone(&state.epochs),
     }
 }
@@ -249,6 +253,7 @@ fn sealed_segment(state: &State, at: usize) -> Segment {
         end: sealed.end.min(state.high_watermark),
         limit: state.next_base(at),
         log_start: state.log_start,
+        high_watermark: state.high_watermark,
         epochs: Arc::clone(&state.epochs),
     }
 }
@@ -262,7 +267,7 @@ fn approach<'a>(
     let mut place = segment.start();
     loop {
         if place.offset > from {
-            return Err(corrupt(from, place.offset));
+            return Err(corrupt(from, place.offset.min(segment.high_watermark)));
         }
         if let Some(header) = walk::batch_at(window, &place).map_err(ReadError::Io)? {
             if from <= header.last_offset() {
@@ -272,11 +277,7 @@ fn approach<'a>(
         } else if let Some(hole) = walk::search(window, &place).map_err(ReadError::Io)? {
             place = place.past(&hole);
         } else {
-            let resume_at = match segment.source {
-                Source::Active(_) => segment.end,
-                Source::Sealed(_) => segment.limit,
-            };
-            return Err(corrupt(from, resume_at));
+            return Err(corrupt(from, segment.limit.min(segment.high_watermark)));
         }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
     bases.sort_unstable();
     remove_leftovers(dir, &names, &bases);
     let mut epochs = Epochs::load(dir)?;
+    drop_bypassed(dir, &mut bases, &epochs)?;
     let mut recovery = Recovery::default();
     let mut sealed = VecDeque::new();
     for (base, limit) in bases.iter().zip(bases.iter().skip(1)) {
@@ -103,6 +104,25 @@ pub(super) fn create_segment(dir: &dyn Dir, base: i64) -> io::Result<Arc<dyn Fil
 
 fn create_active(dir: &dyn Dir, base: i64) -> io::Result<Last> {
     Ok(Last::Open(Growth::new(base), create_segment(dir, base)?))
+}
+
+/// Removes an empty last segment that a failed roll left, if the log went on in the one before.
+fn drop_bypassed(dir: &dyn Dir, bases: &mut Vec<i64>, epochs: &Epochs) -> io::Result<()> {
+    let [.., previous, last] = bases[..] else { return Ok(()) };
+    if dir.open(&name(last, LOG))?.size()? > 0 {
+        return Ok(());
+    }
+    let file = dir.open(&name(previous, LOG))?;
+    let size = file.size()?;
+    if Sealed::load(dir, previous, size)?.is_some_and(|sealed| sealed.end <= last) {
+        return Ok(());
+    }
+    if walk::scan(&*file, size, (previous, i64::MAX), epochs)?.growth.end > last {
+        dir.remove(&name(last, LOG))?;
+        dir.sync()?;
+        bases.pop();
+    }
+    Ok(())
 }
 
 /// Writes the seal of `growth`; without it the next start scans, so a failure is only told.

@@ -19,7 +19,12 @@ use std::io;
 const WINDOW_BYTES: usize = 1 << 20;
 /// Bytes of likely batches that the searches of one walk check at most: a hostile value may look
 /// like countless long batches, each of which would cost its whole CRC. Well under a second.
-const SEARCH_BYTES_MAX: usize = 1 << 30;
+const SEARCH_BYTES_MAX: usize = if cfg!(test) { 64 << 20 } else { 1 << 30 };
+
+/// Offsets that one damaged byte can have held at most: a record takes 7 bytes, and compression
+/// rarely does better than 1 : 10,000. A batch further off has a damaged offset itself, and must
+/// not make the log jump there.
+const OFFSETS_PER_BYTE_MAX: u64 = 4096;
 
 /// A stretch of a file in memory that follows the walk.
 #[derive(Debug)]
@@ -30,13 +35,16 @@ pub(super) struct Window<'a> {
     buffer: Vec<u8>,
     step: usize,
     search_bytes_left: usize,
+    /// Offsets at least taken by what a search passed over though it may be ours; `None` if it
+    /// passed over nothing such.
+    doubtful: Option<i64>,
 }
 
 impl<'a> Window<'a> {
     /// Over the first `size` bytes of `file`.
     pub(super) fn new(file: &'a dyn File, size: u64) -> Self {
         let (buffer, step, search_bytes_left) = (Vec::new(), WINDOW_BYTES, SEARCH_BYTES_MAX);
-        Self { file, size, start: 0, buffer, step, search_bytes_left }
+        Self { file, size, start: 0, buffer, step, search_bytes_left, doubtful: None }
     }
 
     /// Like [`Window::new`], reading only `step` bytes at once: for short walks.
@@ -157,7 +165,7 @@ pub(super) fn search(window: &mut Window<'_>, damaged: &Place<'_>) -> io::Result
         .and_then(|header| u64::try_from(header.size_bytes).ok());
     if let Some(length) = length {
         let place = Place { position: damaged.position.saturating_add(length), ..*damaged };
-        if let Some(header) = loose_batch_at(window, &place)? {
+        if let Some(header) = loose_batch_at(window, damaged, place.position)? {
             return Ok(Some(hole(damaged, place.position, header.base_offset)));
         }
     }
@@ -166,7 +174,7 @@ pub(super) fn search(window: &mut Window<'_>, damaged: &Place<'_>) -> io::Result
     while let Some(bytes) = window.bytes(position, HEADER_BYTES)? {
         let place = Place { position, ..*damaged };
         let is_likely = bytes[16] == 2 && place.loose_header(bytes).is_some();
-        if is_likely && let Some(header) = loose_batch_at(window, &place)? {
+        if is_likely && let Some(header) = loose_batch_at(window, damaged, place.position)? {
             let next = place.after(&header);
             let found = hole(damaged, position, header.base_offset);
             if next.position == next.size || batch_at(window, &next)?.is_some() {
@@ -179,15 +187,30 @@ pub(super) fn search(window: &mut Window<'_>, damaged: &Place<'_>) -> io::Result
     Ok(alone)
 }
 
-fn loose_batch_at(window: &mut Window<'_>, place: &Place<'_>) -> io::Result<Option<BatchHeader>> {
-    let header = window.bytes(place.position, HEADER_BYTES)?.and_then(|b| place.loose_header(b));
+/// A batch at `position` that may follow the damage.
+fn loose_batch_at(
+    window: &mut Window<'_>,
+    damaged: &Place<'_>,
+    position: u64,
+) -> io::Result<Option<BatchHeader>> {
+    let place = Place { position, ..*damaged };
+    let header = window.bytes(position, HEADER_BYTES)?.and_then(|bytes| place.loose_header(bytes));
     let size = header.map_or(0, |header| header.size_bytes);
     let Some(left) = window.search_bytes_left.checked_sub(size) else {
         window.search_bytes_left = 0;
+        window.doubtful = window.doubtful.or(Some(0));
         return Ok(None);
     };
     window.search_bytes_left = left;
-    checked(window, place.position, header)
+    let Some(header) = checked(window, position, header)? else { return Ok(None) };
+    let offsets = u64::try_from(header.base_offset.saturating_sub(damaged.offset));
+    let offsets_max = (position - damaged.position).saturating_mul(OFFSETS_PER_BYTE_MAX);
+    let is_near = offsets.is_ok_and(|offsets| offsets <= offsets_max);
+    if !is_near {
+        let records = i64::from(header.last_offset_delta) + 1;
+        window.doubtful = Some(window.doubtful.unwrap_or(0).saturating_add(records));
+    }
+    Ok(is_near.then_some(header))
 }
 
 fn hole(damaged: &Place<'_>, to_position: u64, to: i64) -> Hole {
@@ -229,8 +252,8 @@ pub(super) fn scan(
             growth.holes.push(hole);
             place = place.past(&hole);
         } else {
-            let given_up =
-                (window.search_bytes_left == 0).then_some(place.offset.saturating_add(1));
+            let after = |taken: i64| place.offset.saturating_add(1).saturating_add(taken);
+            let given_up = window.doubtful.map(after);
             not_torn = misplaced(&mut window, &place)?.or(given_up);
             break;
         }

@@ -323,11 +323,10 @@ impl Log {
             self.is_dirty = false;
         }
         let dir = Arc::clone(&self.shared.dir);
-        let file = recovery::create_segment(&*dir, end).map_err(|error| {
-            // A later roll, or a start, takes the empty file as it is.
-            drop(dir.remove(&name(end, LOG)));
-            self.fail_unless_full(error)
-        })?;
+        let file = match recovery::create_segment(&*dir, end) {
+            Ok(file) => file,
+            Err(error) => return Err(self.undo_create(end, error)),
+        };
         let old = {
             let mut state = self.shared.lock();
             state.file = file;
@@ -339,6 +338,23 @@ impl Log {
         recovery::seal(&*dir, &old);
         self.shared.cache_index(old.base, old.index.into());
         Ok(())
+    }
+
+    /// Takes back a segment that could not be made whole. The log goes on without it, in the segment
+    /// before, only if it is surely gone: its base would cut off what is appended there from now on.
+    fn undo_create(&mut self, base: i64, error: io::Error) -> AppendError {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return self.fail(error); // And holds bytes, which are not ours to remove.
+        }
+        let undone = match self.shared.dir.remove(&name(base, LOG)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.shared.dir.sync(),
+        };
+        match undone {
+            Ok(()) => self.fail_unless_full(error),
+            Err(error) => self.fail(error),
+        }
     }
 
     fn write(&mut self, stamped: &[(BatchHeader, Bytes)]) -> Result<(), AppendError> {
