@@ -27,7 +27,8 @@ const CHECKPOINTS: u64 = 8;
 /// One event in so many creates a task; the others change one.
 const CREATE_EVERY: u64 = 4;
 const JSON_BYTES: usize = 330;
-const LAYOUTS: [&str; 4] = ["clustered", "clustered-ordered-ids", "by-id", "user-changes"];
+/// The first is the one that the store has; the others differ from `hashed` in one thing each.
+const LAYOUTS: [&str; 5] = ["taken", "ordered", "hashed", "by-id", "user-changes"];
 
 const TASKS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("tasks");
 const TASK_IDS: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("task_ids");
@@ -76,11 +77,10 @@ fn main() {
         let started = Instant::now();
         let database = open(&path, settings.cache_bytes);
         let reopen = started.elapsed();
-        let rows = database.begin_read().unwrap().open_table(EVENT_ORDER).unwrap().len().unwrap();
+        let rows = database.begin_read().unwrap().open_table(EVENTS).unwrap().len().unwrap();
         println!(
-            r#"{{"layout":"{layout}","reopen_after_kill_ms":{:.1},"event_rows":{rows},"file_mb":{}}}"#,
+            r#"{{"layout":"{layout}","reopen_after_kill_ms":{:.1},"events_kept":{rows}}}"#,
             ms(reopen),
-            fs::metadata(&path).unwrap().len() >> 20,
         );
         drop(database);
         drop(fs::remove_file(&path));
@@ -213,8 +213,19 @@ fn json(seed: u64) -> Vec<u8> {
     json
 }
 
+/// Tasks under their ids, with an index per user, instead of tasks under their users.
 fn is_by_id(layout: &str) -> bool {
     layout == "by-id"
+}
+
+/// Event ids that grow with time under their own text, instead of under a hash.
+fn has_ordered_ids(layout: &str) -> bool {
+    matches!(layout, "taken" | "ordered")
+}
+
+/// A second table with event ids in the order in which they age, instead of sweeps.
+fn has_event_order(layout: &str) -> bool {
+    layout != "taken"
 }
 
 /// Tasks in the order of each table's keys, so that filling is not what is measured.
@@ -261,8 +272,8 @@ fn fill(database: &Database, settings: &Settings) {
 
 /// The ids of as many events as there are tasks, as they are after their creations.
 fn fill_events(database: &Database, settings: &Settings) {
-    let ordered = settings.layout == "clustered-ordered-ids";
-    let mut keys: Vec<([u8; 16], u64)> =
+    let ordered = has_ordered_ids(&settings.layout);
+    let mut keys: Vec<(Vec<u8>, u64)> =
         (0..settings.tasks).map(|event| (event_key(event, ordered), event)).collect();
     keys.sort_unstable();
     for chunk in keys.chunks(100_000) {
@@ -274,6 +285,9 @@ fn fill_events(database: &Database, settings: &Settings) {
             }
         }
         transaction.commit().unwrap();
+    }
+    if !has_event_order(&settings.layout) {
+        return;
     }
     for first in (0..settings.tasks).step_by(100_000) {
         let transaction = database.begin_write().unwrap();
@@ -287,25 +301,28 @@ fn fill_events(database: &Database, settings: &Settings) {
     }
 }
 
-fn event_key(event: u64, ordered: bool) -> [u8; 16] {
-    let first = if ordered { event } else { mix(event ^ 0x1234) };
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&first.to_be_bytes());
-    key[8..].copy_from_slice(&mix(event ^ 0x4321).to_be_bytes());
+/// 35 bytes of a UUIDv7's text, or 16 of a hash.
+fn event_key(event: u64, ordered: bool) -> Vec<u8> {
+    let random = mix(event ^ 0x4321);
+    if ordered {
+        return format!("{event:012x}-7000-8000-{random:016x}").into_bytes();
+    }
+    let mut key = mix(event ^ 0x1234).to_be_bytes().to_vec();
+    key.extend_from_slice(&random.to_be_bytes());
     key
 }
 
-fn event_value(event: u64) -> [u8; 25] {
-    let mut value = [1; 25];
+/// Digest, outcome, number, timestamp.
+fn event_value(event: u64) -> [u8; 42] {
+    let mut value = [1; 42];
     value[..8].copy_from_slice(&mix(event).to_le_bytes());
     value[16..24].copy_from_slice(&event.to_le_bytes());
     value
 }
 
-fn event_order(event: u64, ordered: bool) -> [u8; 24] {
-    let mut value = [0; 24];
-    value[..16].copy_from_slice(&event_key(event, ordered));
-    value[16..].copy_from_slice(&event.to_le_bytes());
+fn event_order(event: u64, ordered: bool) -> Vec<u8> {
+    let mut value = event_key(event, ordered);
+    value.extend_from_slice(&event.to_le_bytes());
     value
 }
 
@@ -384,12 +401,14 @@ impl State {
     }
 
     fn event(&mut self, transaction: &WriteTransaction) {
-        let ordered = self.layout == "clustered-ordered-ids";
+        let ordered = has_ordered_ids(&self.layout);
         let key = event_key(self.event, ordered);
         let mut events = transaction.open_table(EVENTS).unwrap();
         events.insert(&key[..], &event_value(self.event)[..]).unwrap();
-        let mut order = transaction.open_table(EVENT_ORDER).unwrap();
-        order.insert(self.event, &event_order(self.event, ordered)[..]).unwrap();
+        if has_event_order(&self.layout) {
+            let mut order = transaction.open_table(EVENT_ORDER).unwrap();
+            order.insert(self.event, &event_order(self.event, ordered)[..]).unwrap();
+        }
         self.event += 1;
     }
 }

@@ -33,8 +33,9 @@ impl Session {
         Self { hub, user_id, listener, slot, cursor }
     }
 
-    /// The next messages, whole JSON documents with their `pos`, in order; waits until there is one;
-    /// at most about 64 KiB at a time. Cancel safe: what was not returned is returned next time.
+    /// The next messages, whole JSON documents with their `pos`, in order; waits until there is
+    /// one; at most about 64 KiB at a time. Cancel safe: what was not returned is returned next
+    /// time.
     ///
     /// # Errors
     /// The store failed. A cursor that was trimmed meanwhile is `Ok` with a single resync message.

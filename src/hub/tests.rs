@@ -30,7 +30,7 @@ const WIDE: Options = Options {
     sessions_per_user_max: 100,
     sessions_max: 1_000,
 };
-const KEEP_ALL: (Duration, u64) = (Duration::from_hours(1), 1_000_000);
+const KEEP_ALL: (Duration, u64) = (Duration::from_secs(3_600), 1_000_000);
 
 fn user(number: u8) -> UserId {
     UserId::new(&format!("u{number}")).unwrap()

@@ -24,8 +24,8 @@ pub(super) struct Windows {
 
 impl Windows {
     pub(super) const WIDE: Self = Self {
-        dedup: (Duration::from_hours(24), 1_000_000),
-        changes: (Duration::from_hours(24), 1_000_000),
+        dedup: (Duration::from_secs(24 * 3_600), 1_000_000),
+        changes: (Duration::from_secs(24 * 3_600), 1_000_000),
     };
 }
 

@@ -273,18 +273,20 @@ pub trait Store: Send + Sync + 'static {
     /// window is kept in whole, and more than it for a while.
     ///
     /// Not durable by itself: apply calls it right before an [`CommitDurability::Immediate`] commit
-    /// and loads nothing in between, so that what is forgotten is forgotten durably before it counts.
+    /// and loads nothing in between, so that what is forgotten is forgotten durably before it
+    /// counts.
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// The user's task as JSON ([`Task::to_json`](crate::task::Task::to_json)); `None` for another user's.
+    /// The user's task as JSON ([`Task::to_json`](crate::task::Task::to_json)); `None` for another
+    /// user's.
     fn task<'a>(
         &'a self,
         user_id: &'a UserId,
         task_id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
 
-    /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter. A page may be
-    /// short, even empty, and still have a next one: work per page is bounded.
+    /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter. A page may
+    /// be short, even empty, and still have a next one: work per page is bounded.
     fn tasks<'a>(
         &'a self,
         user_id: &'a UserId,

@@ -41,7 +41,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -84,7 +84,7 @@ type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 /// What readers and the writer share.
 struct Shared {
     database: Database,
-    runs: RwLock<Arc<Runs>>,
+    runs: ArcSwap<Runs>,
     /// Of the next change: one more than the head. Rises after the commit that used it.
     next_sequence: AtomicU64,
     /// The place before the oldest change that is kept. Rises before the trim that moves it is
@@ -126,7 +126,7 @@ impl RedbStore {
             next_sequence: AtomicU64::new(opened.counters.next_sequence),
             earliest: AtomicU64::new(opened.earliest),
             counters: ArcSwap::from_pointee(opened.counters),
-            runs: RwLock::new(Arc::new(opened.runs)),
+            runs: ArcSwap::from_pointee(opened.runs),
         });
         let half_cache = u64::try_from(options.cache_bytes / 2).unwrap_or(u64::MAX);
         let reserve = half_cache.saturating_add(DISK_RESERVE_BYTES);
@@ -187,14 +187,6 @@ impl Drop for RedbStore {
 impl Shared {
     fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         Ok(self.database.begin_read()?)
-    }
-
-    fn runs(&self) -> Arc<Runs> {
-        Arc::clone(&self.runs.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set_runs(&self, runs: Runs) {
-        *self.runs.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(runs);
     }
 
     fn head(&self) -> u64 {
@@ -297,19 +289,19 @@ impl Store for RedbStore {
     }
 
     fn head(&self) -> Position {
-        self.shared.runs().position_of(self.shared.head())
+        self.shared.runs.load().position_of(self.shared.head())
     }
 
     fn earliest(&self) -> Position {
-        self.shared.runs().position_of(self.shared.earliest())
+        self.shared.runs.load().position_of(self.shared.earliest())
     }
 
     fn position_of(&self, sequence: u64) -> Position {
-        self.shared.runs().position_of(sequence)
+        self.shared.runs.load().position_of(sequence)
     }
 
     fn place(&self, position: Position) -> Placement {
-        self.shared.runs().place(position, self.shared.earliest(), self.shared.head())
+        self.shared.runs.load().place(position, self.shared.earliest(), self.shared.head())
     }
 
     fn stats(&self) -> StoreStats {

@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(event_key(&id(&short)), short.as_bytes());
         let cut = event_key(&id(&long));
         assert_eq!(cut.len(), EVENT_KEY_BYTES);
-        assert_ne!(cut, event_key(&id(&(long.clone() + "b"))));
+        assert_ne!(cut, event_key(&id(&(long + "b"))));
         assert!(cut < event_key(&id(&"b".repeat(200))));
     }
 

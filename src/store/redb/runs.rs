@@ -1,4 +1,8 @@
-//! Runs, and where a client's position lies among them (docs/design: position = epoch.run.sequence).
+//! Runs, and where a client's position lies among them.
+//!
+//! A run begins at each start after an unclean stop. What the run before had assigned and not made
+//! durable is lost, and its sequences are assigned anew: each run's first sequence tells from
+//! where.
 
 use crate::{position::Position, store::Placement};
 

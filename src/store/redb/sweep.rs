@@ -154,7 +154,7 @@ impl Writer {
             return Ok(0);
         }
         let sweep = &mut self.sweeps.events;
-        let Some((after, rows)) = sweep.step(self.counters.next_event, count) else {
+        let Some((after, rows)) = sweep.step(self.counters.next_event, self.counters.events) else {
             return Ok(0);
         };
         let mut table = transaction.open_table(EVENTS)?;

@@ -158,19 +158,18 @@ impl Writer {
         self.check_space()?;
         let transaction = durable(&self.shared.database)?;
         let was_clean = is_clean(&transaction)?;
-        let mut runs = self.shared.runs();
+        let mut runs = self.shared.runs.load_full();
         if !was_clean {
-            let raised = runs.raised(self.counters.next_sequence, self.shared.earliest());
+            runs = Arc::new(runs.raised(self.counters.next_sequence, self.shared.earliest()));
             let mut table = transaction.open_table(RUNS)?;
             table.retain(|_, _| false)?;
-            for run in raised.iter() {
+            for run in runs.iter() {
                 table.insert(u64::from(run.number), run.first)?;
             }
-            runs = Arc::new(raised);
         }
         transaction.open_table(META)?.insert(META_CLEAN, &[0][..])?;
         transaction.commit()?;
-        self.shared.set_runs(Runs::clone(&runs));
+        self.shared.runs.store(runs);
         Ok(was_clean)
     }
 
