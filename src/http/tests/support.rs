@@ -190,6 +190,28 @@ pub(super) struct Setup {
     pub(super) earlier: Vec<Value>,
 }
 
+impl Setup {
+    fn usual() -> Self {
+        Self {
+            http: Options {
+                topic: TopicName::new("task-events").unwrap(),
+                body_bytes_max: 1 << 20,
+                header_timeout: Duration::from_secs(10),
+                write_timeout: SOON,
+                connections_max: 1_000,
+                allow_origins: Vec::new(),
+                protects_metrics: false,
+            },
+            is_development: false,
+            mood: LogMood::Good,
+            sessions_per_user_max: 100,
+            drain: SOON,
+            reasons: Vec::new(),
+            earlier: Vec::new(),
+        }
+    }
+}
+
 /// A running port 8000.
 pub(super) struct Daemon {
     pub(super) address: SocketAddr,
@@ -207,25 +229,9 @@ pub(super) async fn start() -> Daemon {
 }
 
 pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
-    let topic = TopicName::new("task-events").unwrap();
-    let mut setup = Setup {
-        http: Options {
-            topic: topic.clone(),
-            body_bytes_max: 1 << 20,
-            header_timeout: Duration::from_secs(10),
-            write_timeout: SOON,
-            connections_max: 1_000,
-            allow_origins: Vec::new(),
-            protects_metrics: false,
-        },
-        is_development: false,
-        mood: LogMood::Good,
-        sessions_per_user_max: 100,
-        drain: SOON,
-        reasons: Vec::new(),
-        earlier: Vec::new(),
-    };
+    let mut setup = Setup::usual();
     change(&mut setup);
+    let topic = setup.http.topic.clone();
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
