@@ -58,8 +58,13 @@ impl Fuse {
         self.blown.notified().await;
     }
 
+    /// Blows after so many more steps.
+    pub(super) fn set(&self, steps: i64) {
+        self.left.store(steps, Ordering::Relaxed);
+    }
+
     pub(super) fn mend(&self) {
-        self.left.store(i64::MAX, Ordering::Relaxed);
+        self.set(i64::MAX);
     }
 }
 
