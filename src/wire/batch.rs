@@ -47,6 +47,19 @@ pub enum Codec {
     Zstd,
 }
 
+impl Codec {
+    /// Its number in the attributes.
+    pub(super) fn bits(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+}
+
 /// Why bytes are no record batch.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -226,6 +239,13 @@ impl ProducedBatch {
         Ok(Self { bytes: BytesMut::from(bytes), header })
     }
 
+    /// A batch that this process has built, CRC and all.
+    pub(super) fn from_encoded(bytes: BytesMut) -> Self {
+        let header = BatchHeader::parse(&bytes).expect("an encoded batch has every field");
+        debug_assert!(check_crc(&bytes, &header));
+        Self { bytes, header }
+    }
+
     /// Its fields.
     pub fn header(&self) -> &BatchHeader {
         &self.header
@@ -244,3 +264,6 @@ impl ProducedBatch {
 fn field<const N: usize>(fixed: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     *fixed[at..].first_chunk().expect("every field lies within the header")
 }
+
+#[cfg(test)]
+mod tests;

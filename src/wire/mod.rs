@@ -6,12 +6,24 @@
 
 pub mod api;
 pub mod batch;
+pub mod client;
+mod codec;
 pub mod error_code;
+pub mod fetch;
 pub mod frame;
+mod reader;
 pub mod record;
 pub mod shape;
 
-pub use api::{ApiKey, Request, RequestError, RequestHeader, decode_request, encode_response};
+pub use api::{
+    ApiKey, EncodeError, Request, RequestError, RequestHeader, Response, decode_request,
+    encode_response,
+};
 pub use error_code::ErrorCode;
+pub use fetch::FetchResponse;
+/// What a broker answered, by name.
+pub use kafka_protocol::error::ResponseError;
 /// The generated message structs: requests and responses of every key.
 pub use kafka_protocol::messages;
+/// The string type of the message structs.
+pub use kafka_protocol::protocol::StrBytes;
