@@ -1,20 +1,41 @@
 //! The append-only log of one partition on disk.
 //!
 //! [`Log`] is the writer, owned by one worker; [`LogReader`] is its cloneable read side. Record
-//! batches are stored verbatim in `<base offset, 20 digits>.log`.
+//! batches are stored verbatim in `<base offset, 20 digits>.log`; docs/disk-format.md has every
+//! byte of every file. All calls but those that say "from memory" block on the disk.
 //!
 //! Invariants: offsets are dense; nothing above the high watermark (the durable end) is read; an
-//! acknowledged batch is never cut; a failed sync is never retried.
+//! acknowledged batch is never cut; a batch that is not as it was written is never served; no
+//! offset is given twice; a failed sync is never retried.
+//!
+//! Producer state is the broker's, but must survive with the log: the broker calls
+//! [`Log::store_snapshot`] whenever [`Log::snapshot_due`] says so (after an append that rolled) and
+//! before [`Log::close`]. The next open gives back [`Recovery::snapshot`], and in
+//! [`Recovery::active_batches`] the headers to apply on top of it.
 
+mod checked;
 pub mod dir;
+mod epochs;
+mod reader;
+mod recovery;
+mod retention;
+mod segment;
+mod snapshot;
+mod state;
+pub mod testing;
+mod times;
+mod walk;
+mod writer;
 
-use crate::{
-    position::Offset,
-    wire::batch::{BatchHeader, ProducedBatch},
-};
+#[cfg(test)]
+mod tests;
+
+pub use reader::{Batches, LogReader};
+pub use writer::Log;
+
+use crate::{position::Offset, wire::batch::BatchHeader};
 use bytes::Bytes;
-use std::{io, path::PathBuf, sync::Arc};
-use tokio::sync::watch;
+use std::{io, path::PathBuf};
 
 /// How one log is kept.
 #[derive(Clone, Debug)]
@@ -31,6 +52,18 @@ pub struct Options {
     pub tail_bytes: usize,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            segment_ms: 7 * 24 * 3600 * 1000,
+            retention_ms: None,
+            retention_bytes: None,
+            tail_bytes: 16 << 20,
+        }
+    }
+}
+
 /// What recovery did when the log was opened.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
@@ -38,8 +71,20 @@ pub struct Recovery {
     pub torn_tail: Option<TornTail>,
     /// Damage that was found and not cut: ranges of offsets that cannot be read.
     pub holes: Vec<(Offset, Offset)>,
-    /// Headers of the batches of the active segment, for producer state.
+    /// The newest of what [`Log::store_snapshot`] was given that still holds.
+    pub snapshot: Option<Snapshot>,
+    /// Headers of the idempotent producers' batches that the snapshot does not cover: after a
+    /// snapshot at each roll, those of the active segment; without one, those of the whole log.
     pub active_batches: Vec<BatchHeader>,
+}
+
+/// The broker's producer state as it was at one offset.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Snapshot {
+    /// Every batch below this is covered.
+    pub offset: Offset,
+    /// What the broker gave.
+    pub bytes: Bytes,
 }
 
 /// A cut tail.
@@ -58,7 +103,8 @@ pub struct TornTail {
 /// How the log was left.
 #[derive(Clone, Copy, Debug)]
 pub struct LastStop {
-    /// Whether a clean stop left its mark: no scan needed.
+    /// Whether a clean stop left its mark: no scan needed. The mark must be gone, durably, before
+    /// the log is opened.
     pub was_clean: bool,
     /// A recorded durable end (or processed offset): a bad tail below it is damage, not torn.
     pub durable_floor: Offset,
@@ -134,146 +180,4 @@ pub struct Appended {
     pub base_offset: Offset,
     /// Offset after its last record.
     pub end: Offset,
-}
-
-/// The writer of one partition's log.
-#[derive(Debug)]
-pub struct Log {}
-
-impl Log {
-    /// Opens or creates the log in `dir`, recovering what a crash left.
-    ///
-    /// # Errors
-    /// `Io`: nothing was changed beyond what recovery had cut already.
-    pub fn open(
-        dir: Arc<dyn dir::Dir>,
-        options: Options,
-        last_stop: LastStop,
-    ) -> Result<(Self, Recovery), OpenError> {
-        let _ = (dir, options, last_stop);
-        todo!()
-    }
-
-    /// Writes batches in one vectored write, each stamped with its offset; not yet visible, durable
-    /// only after [`Log::flush`]. All or nothing. `now_ms` is the append time (for rolling and
-    /// retention).
-    ///
-    /// # Errors
-    /// `Full`: the file was cut back, the log is unchanged. `Failed`: no writes until restart.
-    pub fn append(
-        &mut self,
-        batches: Vec<ProducedBatch>,
-        now_ms: i64,
-    ) -> Result<Vec<Appended>, AppendError> {
-        let _ = (batches, now_ms);
-        todo!()
-    }
-
-    /// Syncs what was appended and raises the high watermark to the log end.
-    ///
-    /// # Errors
-    /// `Failed`: never retried; the high watermark stays.
-    pub fn flush(&mut self) -> Result<(), AppendError> {
-        todo!()
-    }
-
-    /// Raises the high watermark to the log end without a sync (`--durability os` or `interval`).
-    pub fn publish_unsynced(&mut self) {
-        todo!()
-    }
-
-    /// Deletes sealed segments that retention lets go, never any with records at or above `keep_from`.
-    /// Returns segments deleted.
-    ///
-    /// # Errors
-    /// `Io` as a read error; what was deleted stays deleted.
-    pub fn apply_retention(&mut self, now_ms: i64, keep_from: Offset) -> Result<usize, ReadError> {
-        let _ = (now_ms, keep_from);
-        todo!()
-    }
-
-    /// Takes new options (retention, segment size) for what comes.
-    pub fn set_options(&mut self, options: Options) {
-        let _ = options;
-        todo!()
-    }
-
-    /// The read side.
-    pub fn reader(&self) -> LogReader {
-        todo!()
-    }
-
-    /// The next offset to be given (durable or not).
-    pub fn log_end(&self) -> Offset {
-        todo!()
-    }
-
-    /// Flushes, and leaves the log so that the next start needs no scan.
-    ///
-    /// # Errors
-    /// As [`Log::flush`].
-    pub fn close(self) -> Result<(), AppendError> {
-        todo!()
-    }
-}
-
-/// Whole batches from one read.
-#[derive(Clone, Debug, Default)]
-pub struct Batches {
-    /// Chunks of whole batches in order; the first may begin below the offset asked for.
-    pub chunks: Vec<Bytes>,
-    /// Bytes in all.
-    pub bytes: usize,
-}
-
-/// The read side of a log. Cheap to clone; reads never wait for the writer's disk.
-#[derive(Clone, Debug)]
-pub struct LogReader {}
-
-impl LogReader {
-    /// Oldest offset that can be read.
-    pub fn log_start(&self) -> Offset {
-        todo!()
-    }
-
-    /// The durable end: readers see records below it.
-    pub fn high_watermark(&self) -> Offset {
-        todo!()
-    }
-
-    /// Bytes on disk.
-    pub fn size_bytes(&self) -> u64 {
-        todo!()
-    }
-
-    /// Tells of each rise of the high watermark.
-    pub fn watch_high_watermark(&self) -> watch::Receiver<Offset> {
-        todo!()
-    }
-
-    /// Reads from memory if `from` lies in the tail kept there; `None` if the disk is needed.
-    pub fn read_tail(&self, from: Offset, bytes_max: usize) -> Option<Batches> {
-        let _ = (from, bytes_max);
-        todo!()
-    }
-
-    /// Reads whole batches from the one that holds `from`, below the high watermark, up to
-    /// `bytes_max` but at least one. Empty at the high watermark. Blocks on the disk.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&self, from: Offset, bytes_max: usize) -> Result<Batches, ReadError> {
-        let _ = (from, bytes_max);
-        todo!()
-    }
-
-    /// The first record at or after `timestamp_ms`: its offset and timestamp; `None` past the last.
-    /// Blocks on the disk.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(Offset, i64)>, ReadError> {
-        let _ = timestamp_ms;
-        todo!()
-    }
 }

@@ -1,0 +1,364 @@
+//! What is on disk, made into a log again.
+//!
+//! A bad tail that no sound batch follows is torn, and is cut (its bytes are kept beside). Anything
+//! else that is bad is damage: it stays where it is, its offsets become a hole, and the log goes on
+//! in a new segment.
+
+use super::{
+    LastStop, Recovery, Snapshot, TornTail,
+    checked::{self, Kind, TEMPORARY},
+    dir::{Dir, File},
+    epochs::Epochs,
+    segment::{Growth, LOG, SEAL, Sealed, name, parse_name, seek_offset},
+    snapshot,
+    walk::{self, Place, Window},
+};
+use crate::{position::Offset, wire::batch::BatchHeader};
+use std::{collections::VecDeque, io, sync::Arc};
+
+const LOG_START: &str = "log-start";
+
+/// A log as it was found, ready to go on.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) sealed: VecDeque<Arc<Sealed>>,
+    pub(super) active: Growth,
+    pub(super) file: Arc<dyn File>,
+    pub(super) epochs: Epochs,
+    pub(super) log_start: i64,
+    pub(super) recovery: Recovery,
+}
+
+/// Opens every segment of `dir`, creating the first if there is none.
+pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
+    let names = dir.list()?;
+    let mut bases: Vec<i64> = names.iter().filter_map(|name| parse_name(name, LOG)).collect();
+    bases.sort_unstable();
+    remove_leftovers(dir, &names, &bases);
+    let mut epochs = Epochs::load(dir)?;
+    drop_bypassed(dir, &mut bases, &epochs)?;
+    let mut recovery = Recovery::default();
+    let mut sealed = VecDeque::new();
+    for (base, limit) in bases.iter().zip(bases.iter().skip(1)) {
+        sealed.push_back(Arc::new(open_sealed(dir, (*base, *limit), &epochs)?));
+    }
+    let last = match bases.last() {
+        Some(base) => {
+            let last = open_last(dir, *base, last_stop, &epochs, &mut recovery)?;
+            // It grows from here on, and its old seal must not be found when it is full.
+            if names.contains(&name(*base, SEAL)) {
+                dir.remove(&name(*base, SEAL))?;
+            }
+            last
+        }
+        None => create_active(dir, last_stop.durable_floor.get())?,
+    };
+    let (active, file) = match last {
+        Last::Open(active, file) => (active, file),
+        Last::Damaged { growth, next } => {
+            seal(dir, &growth);
+            sealed.push_back(Arc::new(growth.facts()));
+            match create_active(dir, next)? {
+                Last::Open(active, file) => (active, file),
+                Last::Damaged { .. } => unreachable!("a new segment is empty"),
+            }
+        }
+    };
+    epochs.truncate(active.end);
+    recovery.holes = holes(&sealed, active.base);
+    let log_start = load_log_start(dir)?
+        .unwrap_or(0)
+        .max(sealed.front().map_or(active.base, |first| first.base))
+        .min(active.end);
+    let mut opened = Opened { sealed, active, file, epochs, log_start, recovery };
+    load_producers(dir, &names, &mut opened)?;
+    Ok(opened)
+}
+
+enum Last {
+    Open(Growth, Arc<dyn File>),
+    /// It takes no more batches; the log goes on at `next` in a segment of its own.
+    Damaged {
+        growth: Growth,
+        next: i64,
+    },
+}
+
+/// A new segment, durable in name.
+pub(super) fn create_segment(dir: &dyn Dir, base: i64) -> io::Result<Arc<dyn File>> {
+    let name = name(base, LOG);
+    let file = match dir.create(&name) {
+        // Left by a start or roll that got no further: nothing can be in it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = dir.open(&name)?;
+            if file.size()? > 0 {
+                return Err(error);
+            }
+            file
+        }
+        created => created?,
+    };
+    dir.sync()?;
+    Ok(file)
+}
+
+fn create_active(dir: &dyn Dir, base: i64) -> io::Result<Last> {
+    Ok(Last::Open(Growth::new(base), create_segment(dir, base)?))
+}
+
+/// Removes an empty last segment that a failed roll left, if the log went on in the one before.
+fn drop_bypassed(dir: &dyn Dir, bases: &mut Vec<i64>, epochs: &Epochs) -> io::Result<()> {
+    let [.., previous, last] = bases[..] else { return Ok(()) };
+    if dir.open(&name(last, LOG))?.size()? > 0 {
+        return Ok(());
+    }
+    let file = dir.open(&name(previous, LOG))?;
+    let size = file.size()?;
+    if Sealed::load(dir, previous, size)?.is_some_and(|sealed| sealed.end <= last) {
+        return Ok(());
+    }
+    if walk::scan(&*file, size, (previous, i64::MAX), epochs)?.growth.end > last {
+        dir.remove(&name(last, LOG))?;
+        dir.sync()?;
+        bases.pop();
+    }
+    Ok(())
+}
+
+/// Writes the seal of `growth`; without it the next start scans, so a failure is only told.
+pub(super) fn seal(dir: &dyn Dir, growth: &Growth) {
+    if let Err(error) = growth.write_seal(dir) {
+        tracing::warn!(
+            %error, dir = %dir.path().display(), base = growth.base,
+            "segment left without a seal, it will be scanned at the next start"
+        );
+    }
+}
+
+/// A segment that others follow: by its seal, or by a scan that makes the seal again.
+fn open_sealed(dir: &dyn Dir, range: (i64, i64), epochs: &Epochs) -> io::Result<Sealed> {
+    let file = dir.open(&name(range.0, LOG))?;
+    let size = file.size()?;
+    if let Some(sealed) = Sealed::load(dir, range.0, size)?.filter(|s| s.end <= range.1) {
+        return Ok(sealed);
+    }
+    let growth = rescan(&*file, size, range, epochs)?;
+    seal(dir, &growth);
+    Ok(growth.facts())
+}
+
+/// Everything about a segment that its bytes tell.
+pub(super) fn rescan(
+    file: &dyn File,
+    size: u64,
+    range: (i64, i64),
+    epochs: &Epochs,
+) -> io::Result<Growth> {
+    let mut growth = walk::scan(file, size, range, epochs)?.growth;
+    take_tail(&mut growth, file, size)?;
+    set_times(&mut growth, file)?;
+    Ok(growth)
+}
+
+/// Counts damaged bytes at the end of the file as part of the segment.
+fn take_tail(growth: &mut Growth, file: &dyn File, size: u64) -> io::Result<()> {
+    walk::update_crc(&mut growth.crc, &mut Window::new(file, size), growth.size..size)?;
+    growth.size = size;
+    Ok(())
+}
+
+/// Without a seal the append times are lost; the file's own time is the nearest to them.
+fn set_times(growth: &mut Growth, file: &dyn File) -> io::Result<()> {
+    growth.last_append_ms = file.modified_ms()?;
+    growth.first_append_ms = (growth.size > 0).then_some(growth.last_append_ms);
+    Ok(())
+}
+
+fn open_last(
+    dir: &dyn Dir,
+    base: i64,
+    last_stop: &LastStop,
+    epochs: &Epochs,
+    recovery: &mut Recovery,
+) -> io::Result<Last> {
+    let floor = last_stop.durable_floor.get();
+    let file = dir.open(&name(base, LOG))?;
+    let size = file.size()?;
+    if last_stop.was_clean
+        && let Some(growth) = load_clean(dir, base, size)?
+    {
+        return Ok(go_on(growth, file, floor));
+    }
+    let scan = walk::scan(&*file, size, (base, i64::MAX), epochs)?;
+    let mut growth = scan.growth;
+    let mut next = growth.end.max(floor);
+    if growth.size < size {
+        if scan.not_torn.is_some() || growth.end < floor {
+            next = next.max(scan.not_torn.unwrap_or(next));
+            take_tail(&mut growth, &*file, size)?;
+        } else {
+            let name = name(base, LOG);
+            recovery.torn_tail = Some(cut(dir, &*file, &name, (&growth, size))?);
+        }
+    }
+    set_times(&mut growth, &*file)?;
+    // What was read may still be only in the page cache, and is about to be shown as durable.
+    file.sync_data()?;
+    Ok(go_on(growth, file, next))
+}
+
+/// The last segment as the clean stop sealed it.
+fn load_clean(dir: &dyn Dir, base: i64, size: u64) -> io::Result<Option<Growth>> {
+    let Some(sealed) = Sealed::load(dir, base, size)? else { return Ok(None) };
+    Ok(sealed.load_index(dir)?.map(|index| Growth::resume(&sealed, index.to_vec())))
+}
+
+fn go_on(growth: Growth, file: Arc<dyn File>, next: i64) -> Last {
+    let next = growth.end.max(next);
+    if growth.holes.is_empty() && next == growth.end {
+        Last::Open(growth, file)
+    } else {
+        Last::Damaged { growth, next }
+    }
+}
+
+/// Cuts what follows the last sound batch, keeping the bytes in a file of their own.
+fn cut(
+    dir: &dyn Dir,
+    file: &dyn File,
+    name: &str,
+    (growth, size): (&Growth, u64),
+) -> io::Result<TornTail> {
+    let position = growth.size;
+    let kept = keep_beside(dir, file, &format!("{name}.cut-{position}"), position..size);
+    let is_kept = match kept {
+        Ok(()) => true,
+        // A full disk must not keep the log from opening; the bytes were never acknowledged.
+        Err(error) if is_full(&error) => false,
+        Err(error) => return Err(error),
+    };
+    file.set_len(position)?;
+    let path = dir.path().join(name);
+    let offset = Offset::new(growth.end).unwrap_or_default();
+    let bytes = size - position;
+    tracing::warn!(
+        file = %path.display(), position, %offset, bytes, is_kept,
+        "torn tail cut from the log"
+    );
+    Ok(TornTail { path, position, offset, bytes })
+}
+
+fn keep_beside(
+    dir: &dyn Dir,
+    file: &dyn File,
+    name: &str,
+    range: std::ops::Range<u64>,
+) -> io::Result<()> {
+    let mut window = Window::new(file, range.end);
+    let kept = match dir.create(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => dir.open(name)?,
+        created => created?,
+    };
+    kept.set_len(0)?;
+    let mut position = range.start;
+    while position < range.end {
+        let length = usize::try_from(range.end - position).unwrap_or(usize::MAX).min(1 << 20);
+        let Some(bytes) = window.bytes(position, length)? else { break };
+        kept.write_all_at(&[bytes], position - range.start)?;
+        position += u64::try_from(length).map_err(io::Error::other)?;
+    }
+    kept.sync_data()?;
+    dir.sync()
+}
+
+/// Whether the disk, or the share of it that is ours, is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Ranges of offsets that cannot be read: within segments, and between them.
+fn holes(sealed: &VecDeque<Arc<Sealed>>, active_base: i64) -> Vec<(Offset, Offset)> {
+    let nexts = sealed.iter().skip(1).map(|next| next.base).chain([active_base]);
+    let mut holes = Vec::new();
+    for (segment, next) in sealed.iter().zip(nexts) {
+        holes.extend(segment.holes.iter().map(|hole| (hole.from, hole.to)));
+        holes.push((segment.end, next));
+    }
+    holes.retain(|(from, to)| from < to);
+    let offset = |raw| Offset::new(raw).unwrap_or_default();
+    holes.into_iter().map(|(from, to)| (offset(from), offset(to))).collect()
+}
+
+/// Files that only save time, or that were never finished. One that cannot be removed does no harm.
+fn remove_leftovers(dir: &dyn Dir, names: &[String], bases: &[i64]) {
+    for name in names {
+        let is_orphan =
+            parse_name(name, SEAL).is_some_and(|base| bases.binary_search(&base).is_err());
+        if name.ends_with(TEMPORARY) || is_orphan {
+            drop(dir.remove(name));
+        }
+    }
+}
+
+fn load_log_start(dir: &dyn Dir) -> io::Result<Option<i64>> {
+    let payload = checked::read_named(dir, LOG_START, Kind::LogStart)?;
+    Ok(payload.and_then(|payload| payload.try_into().ok()).map(i64::from_be_bytes))
+}
+
+/// Makes a raised log start durable.
+pub(super) fn store_log_start(dir: &dyn Dir, log_start: i64) -> io::Result<()> {
+    let wrapped = checked::wrap(Kind::LogStart, &log_start.to_be_bytes())?;
+    checked::replace(dir, LOG_START, &[&wrapped])?;
+    dir.sync()
+}
+
+fn load_producers(dir: &dyn Dir, names: &[String], opened: &mut Opened) -> io::Result<()> {
+    let found = snapshot::load(dir, names, opened.active.end)?;
+    let from = found.as_ref().map_or(0, |(offset, _)| *offset);
+    opened.recovery.snapshot = found.map(|(offset, bytes)| Snapshot {
+        offset: Offset::new(offset).unwrap_or_default(),
+        bytes: bytes.into(),
+    });
+    let mut headers = Vec::new();
+    let nexts = opened.sealed.iter().skip(1).map(|next| next.base).chain([opened.active.base]);
+    for (segment, limit) in opened.sealed.iter().zip(nexts).filter(|(s, _)| from < s.end) {
+        let file = dir.open(&name(segment.base, LOG))?;
+        let index = segment.load_index(dir)?.unwrap_or_default();
+        let (position, offset) = seek_offset(&index, segment.base, from);
+        let epochs = &opened.epochs;
+        let place = Place { position, offset, size: segment.size, limit, epochs };
+        collect_headers(&*file, place, from, &mut headers)?;
+    }
+    let Opened { active, file, epochs, .. } = &*opened;
+    if from < active.end {
+        let (position, offset) = seek_offset(&active.index, active.base, from);
+        let place = Place { position, offset, size: active.size, limit: i64::MAX, epochs };
+        collect_headers(&**file, place, from, &mut headers)?;
+    }
+    opened.recovery.active_batches = headers;
+    Ok(())
+}
+
+/// Headers of the idempotent producers' batches from `from` on.
+fn collect_headers(
+    file: &dyn File,
+    place: Place<'_>,
+    from: i64,
+    headers: &mut Vec<BatchHeader>,
+) -> io::Result<()> {
+    let mut window = Window::new(file, place.size);
+    let mut place = place;
+    while place.position < place.size {
+        if let Some(header) = walk::batch_at(&mut window, &place)? {
+            if header.is_idempotent() && header.base_offset >= from {
+                headers.push(header);
+            }
+            place = place.after(&header);
+        } else if let Some(hole) = walk::search(&mut window, &place)? {
+            place = place.past(&hole);
+        } else {
+            break;
+        }
+    }
+    Ok(())
+}
