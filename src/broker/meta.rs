@@ -1,7 +1,24 @@
-//! `broker.redb`: topics and their configs, group offsets, producer ids. One owner thread commits
-//! what is waiting in one transaction.
+//! `broker.redb`: topics and their configs, group offsets, producer ids, and how the last run
+//! ended.
+//!
+//! Owner: one thread, which commits what is waiting in one durable transaction. Reads are snapshots
+//! and do not pass through it.
+//!
+//! Invariant: a write is answered after its commit, so what was answered survives a power cut. A
+//! producer id is never given twice: ids are reserved in blocks, and what a crash leaves of a block
+//! is lost.
 
 use crate::position::{Offset, Partition, TopicName, TopicPartition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, Weak},
+    thread::JoinHandle,
+};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 /// A group's committed offset in one partition.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -28,11 +45,64 @@ pub enum MetaError {
     Closed,
 }
 
+/// One topic as it is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TopicRecord {
+    /// Never used again, not even for a topic of the same name.
+    pub id: Uuid,
+    /// Partitions, from 0.
+    pub partitions: u32,
+    /// Only what was set; the rest has its default.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// What the start needs to know of the last run.
+#[derive(Clone, Debug)]
+pub struct LastRun {
+    /// Names the cluster; made at the first start.
+    pub cluster_id: String,
+    /// The epoch of this run: one more after an unclean stop.
+    pub leader_epoch: i32,
+    /// Whether the last run closed every log.
+    pub was_clean: bool,
+    /// Every topic.
+    pub topics: BTreeMap<TopicName, TopicRecord>,
+    /// Recorded durable ends: a bad tail below one is damage.
+    pub durable_ends: BTreeMap<TopicPartition, Offset>,
+}
+
 /// Handle of the owner thread. Cheap to clone. Each write is durable when its future is ready.
 #[derive(Clone, Debug)]
-pub struct Meta {}
+pub struct Meta {
+    /// The owner's, so that the file is closed when it ends, whoever holds a handle.
+    database: Weak<Database>,
+    inbox: mpsc::Sender<Job>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
 
 impl Meta {
+    /// Opens or creates the file, begins a run in it (no clean mark until [`Meta::mark_clean`]) and
+    /// starts the owner. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn open(path: &Path) -> Result<(Self, LastRun), MetaError> {
+        let database = Database::create(path).map_err(database_error)?;
+        let last_run = begin_run(&database)?;
+        let database = Arc::new(database);
+        let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
+        let reads = Arc::downgrade(&database);
+        let thread = std::thread::Builder::new()
+            .name("broker-meta".to_owned())
+            .spawn(move || {
+                own(&database, jobs);
+                // Ends here and not with the last reader, of which there is none after the start.
+                drop(database);
+            })
+            .map_err(|error| MetaError::Database(error.to_string()))?;
+        Ok((Self { database: reads, inbox, thread: Arc::new(Mutex::new(Some(thread))) }, last_run))
+    }
+
     /// Commits offsets of one group, all or none.
     ///
     /// # Errors
@@ -42,8 +112,7 @@ impl Meta {
         group: &str,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) -> Result<(), MetaError> {
-        let _ = (group, offsets);
-        todo!()
+        self.write(Write::CommitOffsets { group: group.to_owned(), offsets }).await
     }
 
     /// Deletes some of a group's offsets, or all with `None`.
@@ -55,8 +124,7 @@ impl Meta {
         group: &str,
         partitions: Option<Vec<TopicPartition>>,
     ) -> Result<(), MetaError> {
-        let _ = (group, partitions);
-        todo!()
+        self.write(Write::DeleteOffsets { group: group.to_owned(), partitions }).await
     }
 
     /// Every committed offset, for the start.
@@ -66,6 +134,518 @@ impl Meta {
     pub fn load_offsets(
         &self,
     ) -> Result<Vec<(String, TopicName, Partition, CommittedOffset)>, MetaError> {
-        todo!()
+        let database = self.database.upgrade().ok_or(MetaError::Closed)?;
+        let read = database.begin_read().map_err(database_error)?;
+        let table = read.open_table(OFFSETS).map_err(database_error)?;
+        let mut found = Vec::new();
+        for row in table.iter().map_err(database_error)? {
+            let (key, value) = row.map_err(database_error)?;
+            let (group, topic, partition) = key.value();
+            let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
+            let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
+            let (Some(topic), Some(partition), Some(offset)) = place else {
+                return Err(MetaError::Database(format!("bad row in offsets of {group}")));
+            };
+            let metadata = metadata.to_owned();
+            let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
+            found.push((group.to_owned(), topic, partition, committed));
+        }
+        Ok(found)
+    }
+
+    /// Creates a topic, or changes its partitions or configs.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn put_topic(&self, name: &TopicName, topic: TopicRecord) -> Result<(), MetaError> {
+        self.write(Write::PutTopic { name: name.clone(), topic }).await
+    }
+
+    /// Deletes a topic and its recorded ends. Committed offsets of groups are the coordinator's.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn delete_topic(&self, name: &TopicName) -> Result<(), MetaError> {
+        self.write(Write::DeleteTopic { name: name.clone() }).await
+    }
+
+    /// Records how far logs are durable.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn record_ends(&self, ends: Vec<(TopicPartition, Offset)>) -> Result<(), MetaError> {
+        self.write(Write::RecordEnds { ends }).await
+    }
+
+    /// Leaves the mark of a clean stop. Call when every log is closed.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn mark_clean(&self) -> Result<(), MetaError> {
+        self.write(Write::MarkClean).await
+    }
+
+    /// A producer id that was never given before.
+    ///
+    /// # Errors
+    /// See [`MetaError`].
+    pub async fn allocate_producer_id(&self) -> Result<i64, MetaError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Job::ProducerId(reply)).await.map_err(|_| MetaError::Closed)?;
+        answer.await.map_err(|_| MetaError::Closed)?
+    }
+
+    /// Ends the owner after what is waiting. Blocks until it ended; later writes get `Closed`.
+    pub fn close(&self) {
+        // A send that fails means that the owner has ended already, which is what is asked for.
+        drop(self.inbox.blocking_send(Job::End));
+        let thread = self.thread.lock().expect("no holder panics").take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the owner of broker.redb panicked");
+        }
+    }
+
+    /// Waits until the owner has ended. Cancel safe.
+    pub async fn ended(&self) {
+        self.inbox.closed().await;
+    }
+
+    async fn write(&self, write: Write) -> Result<(), MetaError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Job::Write(write, reply)).await.map_err(|_| MetaError::Closed)?;
+        answer.await.map_err(|_| MetaError::Closed)?
+    }
+}
+
+#[derive(Debug)]
+enum Job {
+    Write(Write, oneshot::Sender<Result<(), MetaError>>),
+    ProducerId(oneshot::Sender<Result<i64, MetaError>>),
+    End,
+}
+
+#[derive(Debug)]
+enum Write {
+    CommitOffsets { group: String, offsets: Vec<(TopicPartition, CommittedOffset)> },
+    DeleteOffsets { group: String, partitions: Option<Vec<TopicPartition>> },
+    PutTopic { name: TopicName, topic: TopicRecord },
+    DeleteTopic { name: TopicName },
+    RecordEnds { ends: Vec<(TopicPartition, Offset)> },
+    MarkClean,
+    ReserveProducerIds { next: i64 },
+}
+
+/// The JSON of one topic.
+#[derive(Deserialize, Serialize)]
+struct StoredTopic {
+    id: String,
+    partitions: u32,
+    configs: BTreeMap<String, String>,
+}
+
+/// The owner: takes what is waiting, commits it at once, answers everyone.
+fn own(database: &Database, mut jobs: mpsc::Receiver<Job>) {
+    let mut producer_ids = ProducerIds::default();
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = Batch::default();
+        let mut is_last = batch.take(first);
+        while !is_last && batch.len() < BATCH_JOBS_MAX {
+            let Ok(next) = jobs.try_recv() else { break };
+            is_last = batch.take(next);
+        }
+        batch.run(database, &mut producer_ids);
+        if is_last {
+            break;
+        }
+    }
+}
+
+/// What one transaction does.
+#[derive(Default)]
+struct Batch {
+    writes: Vec<(Write, oneshot::Sender<Result<(), MetaError>>)>,
+    producers: Vec<oneshot::Sender<Result<i64, MetaError>>>,
+}
+
+impl Batch {
+    /// Returns whether this was the mark to end.
+    fn take(&mut self, job: Job) -> bool {
+        match job {
+            Job::Write(write, reply) => self.writes.push((write, reply)),
+            Job::ProducerId(reply) => self.producers.push(reply),
+            Job::End => return true,
+        }
+        false
+    }
+
+    fn len(&self) -> usize {
+        self.writes.len() + self.producers.len()
+    }
+
+    fn run(self, database: &Database, ids: &mut ProducerIds) {
+        let reserve = ids.reserve_for(database, self.producers.len());
+        let writes = self.writes.iter().map(|(write, _)| write);
+        let result = match &reserve {
+            Ok(reserve) => commit(database, writes.chain(reserve)),
+            Err(error) => Err(error.clone()),
+        };
+        // A caller that has gone does not need its answer: every send may fail.
+        for (_, reply) in self.writes {
+            drop(reply.send(result.clone()));
+        }
+        if let (Ok(()), Ok(Some(Write::ReserveProducerIds { next }))) = (&result, &reserve) {
+            ids.end = *next;
+        }
+        for reply in self.producers {
+            drop(reply.send(result.clone().map(|()| ids.take())));
+        }
+    }
+}
+
+/// The block of producer ids that is reserved and not given.
+#[derive(Default)]
+struct ProducerIds {
+    next: i64,
+    end: i64,
+}
+
+impl ProducerIds {
+    /// What has to be written before `count` ids can be given.
+    fn reserve_for(
+        &mut self,
+        database: &Database,
+        count: usize,
+    ) -> Result<Option<Write>, MetaError> {
+        let count = i64::try_from(count).expect("a batch is small");
+        if self.end - self.next >= count {
+            return Ok(None);
+        }
+        if self.end == 0 {
+            self.next = read_state(database, NEXT_PRODUCER_ID)?.unwrap_or(0);
+            self.end = self.next;
+        }
+        let next = self.end.saturating_add(count.max(PRODUCER_ID_BLOCK));
+        Ok(Some(Write::ReserveProducerIds { next }))
+    }
+
+    fn take(&mut self) -> i64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+}
+
+/// Commits writes in one durable transaction.
+fn commit<'a>(
+    database: &Database,
+    writes: impl Iterator<Item = &'a Write>,
+) -> Result<(), MetaError> {
+    let mut writes = writes.peekable();
+    if writes.peek().is_none() {
+        return Ok(());
+    }
+    let transaction = database.begin_write().map_err(database_error)?;
+    for write in writes {
+        apply(&transaction, write)?;
+    }
+    transaction.commit().map_err(database_error)
+}
+
+fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), MetaError> {
+    match write {
+        Write::CommitOffsets { group, offsets } => put_offsets(transaction, group, offsets),
+        Write::DeleteOffsets { group, partitions: Some(partitions) } => {
+            let mut table = transaction.open_table(OFFSETS).map_err(database_error)?;
+            for place in partitions {
+                let key = (group.as_str(), place.topic.as_str(), place.partition.get());
+                table.remove(key).map_err(database_error)?;
+            }
+            Ok(())
+        }
+        Write::DeleteOffsets { group, partitions: None } => {
+            let mut table = transaction.open_table(OFFSETS).map_err(database_error)?;
+            let group = group.as_str();
+            // Names of topics are ASCII, so that no name reaches the upper bound.
+            let of_group = (group, "", i32::MIN)..(group, "\u{7f}", i32::MAX);
+            table.retain_in(of_group, |_, _| false).map_err(database_error)
+        }
+        Write::PutTopic { name, topic } => put_topic(transaction, name, topic),
+        Write::DeleteTopic { name } => {
+            let mut table = transaction.open_table(TOPICS).map_err(database_error)?;
+            table.remove(name.as_str()).map_err(database_error)?;
+            let mut table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
+            let of_topic = (name.as_str(), 0)..=(name.as_str(), i32::MAX);
+            table.retain_in(of_topic, |_, _| false).map_err(database_error)
+        }
+        Write::RecordEnds { ends } => {
+            let mut table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
+            for (place, end) in ends {
+                let key = (place.topic.as_str(), place.partition.get());
+                table.insert(key, end.get()).map_err(database_error)?;
+            }
+            Ok(())
+        }
+        Write::MarkClean => put_state(transaction, CLEAN_STOP, 1),
+        Write::ReserveProducerIds { next } => put_state(transaction, NEXT_PRODUCER_ID, *next),
+    }
+}
+
+fn put_offsets(
+    transaction: &WriteTransaction,
+    group: &str,
+    offsets: &[(TopicPartition, CommittedOffset)],
+) -> Result<(), MetaError> {
+    let mut table = transaction.open_table(OFFSETS).map_err(database_error)?;
+    for (place, committed) in offsets {
+        let key = (group, place.topic.as_str(), place.partition.get());
+        let value = (
+            committed.offset.get(),
+            committed.leader_epoch,
+            committed.committed_at_ms,
+            committed.metadata.as_str(),
+        );
+        table.insert(key, value).map_err(database_error)?;
+    }
+    Ok(())
+}
+
+fn put_topic(
+    transaction: &WriteTransaction,
+    name: &TopicName,
+    topic: &TopicRecord,
+) -> Result<(), MetaError> {
+    let stored = StoredTopic {
+        id: topic.id.to_string(),
+        partitions: topic.partitions,
+        configs: topic.configs.clone(),
+    };
+    let json = serde_json::to_string(&stored).map_err(database_error)?;
+    let mut table = transaction.open_table(TOPICS).map_err(database_error)?;
+    table.insert(name.as_str(), json.as_str()).map_err(database_error)?;
+    Ok(())
+}
+
+fn put_state(transaction: &WriteTransaction, key: &str, value: i64) -> Result<(), MetaError> {
+    let mut table = transaction.open_table(STATE).map_err(database_error)?;
+    table.insert(key, value).map_err(database_error)?;
+    Ok(())
+}
+
+fn read_state(database: &Database, key: &str) -> Result<Option<i64>, MetaError> {
+    let read = database.begin_read().map_err(database_error)?;
+    let table = read.open_table(STATE).map_err(database_error)?;
+    Ok(table.get(key).map_err(database_error)?.map(|value| value.value()))
+}
+
+/// Creates the tables, raises the epoch after an unclean stop, takes the clean mark away, and reads
+/// what the start needs: one transaction.
+fn begin_run(database: &Database) -> Result<LastRun, MetaError> {
+    let transaction = database.begin_write().map_err(database_error)?;
+    let last_run = begin_run_in(&transaction)?;
+    transaction.commit().map_err(database_error)?;
+    Ok(last_run)
+}
+
+fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
+    transaction.open_table(OFFSETS).map_err(database_error)?;
+    let mut state = transaction.open_table(STATE).map_err(database_error)?;
+    let mut state_of = |key: &str, value: i64| -> Result<Option<i64>, MetaError> {
+        Ok(state.insert(key, value).map_err(database_error)?.map(|old| old.value()))
+    };
+    let clean_stop = state_of(CLEAN_STOP, 0)?;
+    let was_clean = clean_stop == Some(1);
+    let last_epoch = state_of(LEADER_EPOCH, 0)?;
+    let leader_epoch = match last_epoch {
+        None => 0,
+        Some(epoch) => epoch + i64::from(!was_clean),
+    };
+    state_of(LEADER_EPOCH, leader_epoch)?;
+    Ok(LastRun {
+        cluster_id: cluster_id(transaction)?,
+        leader_epoch: i32::try_from(leader_epoch).unwrap_or(i32::MAX),
+        was_clean,
+        topics: load_topics(transaction)?,
+        durable_ends: load_ends(transaction)?,
+    })
+}
+
+/// Kafka's form: a random UUID as 22 characters of URL-safe base64.
+fn cluster_id(transaction: &WriteTransaction) -> Result<String, MetaError> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut names = transaction.open_table(NAMES).map_err(database_error)?;
+    if let Some(known) = names.get(CLUSTER_ID).map_err(database_error)? {
+        return Ok(known.value().to_owned());
+    }
+    let random = Uuid::new_v4().as_u128();
+    let text: String = (0..22)
+        .map(|digit| {
+            let six_bits = (random >> (6 * digit)) & 63;
+            char::from(ALPHABET[usize::try_from(six_bits).expect("below 64")])
+        })
+        .collect();
+    names.insert(CLUSTER_ID, text.as_str()).map_err(database_error)?;
+    Ok(text)
+}
+
+fn load_topics(
+    transaction: &WriteTransaction,
+) -> Result<BTreeMap<TopicName, TopicRecord>, MetaError> {
+    let table = transaction.open_table(TOPICS).map_err(database_error)?;
+    let mut topics = BTreeMap::new();
+    for row in table.iter().map_err(database_error)? {
+        let (name, json) = row.map_err(database_error)?;
+        let stored: StoredTopic = serde_json::from_str(json.value()).map_err(database_error)?;
+        let name = TopicName::new(name.value())
+            .ok_or_else(|| MetaError::Database("bad name in topics".to_owned()))?;
+        let id = Uuid::parse_str(&stored.id).map_err(database_error)?;
+        let StoredTopic { partitions, configs, .. } = stored;
+        topics.insert(name, TopicRecord { id, partitions, configs });
+    }
+    Ok(topics)
+}
+
+fn load_ends(
+    transaction: &WriteTransaction,
+) -> Result<BTreeMap<TopicPartition, Offset>, MetaError> {
+    let table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
+    let mut ends = BTreeMap::new();
+    for row in table.iter().map_err(database_error)? {
+        let (key, end) = row.map_err(database_error)?;
+        let (topic, partition) = key.value();
+        let place = (TopicName::new(topic), Partition::new(partition), Offset::new(end.value()));
+        let (Some(topic), Some(partition), Some(end)) = place else {
+            return Err(MetaError::Database("bad row in durable ends".to_owned()));
+        };
+        ends.insert(TopicPartition { topic, partition }, end);
+    }
+    Ok(ends)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn database_error(error: impl std::fmt::Display) -> MetaError {
+    MetaError::Database(error.to_string())
+}
+
+type OffsetKey<'a> = (&'a str, &'a str, i32);
+type OffsetValue<'a> = (i64, i32, i64, &'a str);
+
+/// (group, topic, partition) -> (offset, leader epoch, committed at, metadata)
+const OFFSETS: TableDefinition<'_, OffsetKey<'_>, OffsetValue<'_>> =
+    TableDefinition::new("offsets");
+/// name -> JSON of [`StoredTopic`]
+const TOPICS: TableDefinition<'_, &str, &str> = TableDefinition::new("topics");
+/// (topic, partition) -> offset
+const DURABLE_ENDS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new("durable_ends");
+const STATE: TableDefinition<'_, &str, i64> = TableDefinition::new("state");
+const NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("names");
+
+const CLEAN_STOP: &str = "clean_stop";
+const LEADER_EPOCH: &str = "leader_epoch";
+const NEXT_PRODUCER_ID: &str = "next_producer_id";
+const CLUSTER_ID: &str = "cluster_id";
+
+/// Writers beyond it wait.
+const INBOX_JOBS_MAX: usize = 1024;
+/// Jobs of one transaction.
+const BATCH_JOBS_MAX: usize = 256;
+/// Producer ids per durable reservation, as Kafka.
+const PRODUCER_ID_BLOCK: i64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(topic: &str, partition: i32) -> TopicPartition {
+        TopicPartition {
+            topic: TopicName::new(topic).unwrap(),
+            partition: Partition::new(partition).unwrap(),
+        }
+    }
+
+    fn committed(offset: i64) -> CommittedOffset {
+        CommittedOffset {
+            offset: Offset::new(offset).unwrap(),
+            leader_epoch: -1,
+            metadata: "mine".to_owned(),
+            committed_at_ms: 7,
+        }
+    }
+
+    async fn close(meta: Meta) {
+        tokio::task::spawn_blocking(move || meta.close()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn offsets_survive_and_are_deleted_by_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.redb");
+        let (meta, _) = Meta::open(&path).unwrap();
+        let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
+        meta.commit_offsets("g", two.clone()).await.unwrap();
+        meta.commit_offsets("g2", two).await.unwrap();
+        meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
+        meta.delete_offsets("g2", None).await.unwrap();
+        close(meta).await;
+        let (meta, _) = Meta::open(&path).unwrap();
+        let left = meta.load_offsets().unwrap();
+        let place = place("b", 1);
+        assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
+    }
+
+    #[tokio::test]
+    async fn epoch_rises_only_after_an_unclean_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.redb");
+        let mut epochs = Vec::new();
+        let mut clusters = Vec::new();
+        for is_clean in [true, false, true] {
+            let (meta, run) = Meta::open(&path).unwrap();
+            epochs.push((run.leader_epoch, run.was_clean));
+            clusters.push(run.cluster_id);
+            if is_clean {
+                meta.mark_clean().await.unwrap();
+            }
+            close(meta).await;
+        }
+        let (_, run) = Meta::open(&path).unwrap();
+        epochs.push((run.leader_epoch, run.was_clean));
+        assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
+        assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
+    }
+
+    #[tokio::test]
+    async fn producer_ids_are_never_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.redb");
+        let mut given = std::collections::HashSet::new();
+        for _ in 0..3 {
+            let (meta, _) = Meta::open(&path).unwrap();
+            for _ in 0..1500 {
+                assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
+            }
+            close(meta).await;
+        }
+        assert!(given.iter().all(|id| *id >= 0));
+    }
+
+    #[tokio::test]
+    async fn topics_and_ends_survive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.redb");
+        let (meta, _) = Meta::open(&path).unwrap();
+        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
+        for name in ["a", "b"] {
+            meta.put_topic(&TopicName::new(name).unwrap(), topic.clone()).await.unwrap();
+        }
+        let ends = [place("a", 0), place("b", 2)].map(|place| (place, Offset::new(9).unwrap()));
+        meta.record_ends(ends.to_vec()).await.unwrap();
+        meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
+        close(meta).await;
+        let (_, run) = Meta::open(&path).unwrap();
+        assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
+        assert_eq!(run.durable_ends.len(), 1);
     }
 }

@@ -5,15 +5,22 @@
 //!
 //! It knows no tasks.
 
+mod budget;
+pub mod configs;
 pub mod connection;
 pub mod coordinator;
+pub mod error_code;
 pub mod group;
 pub mod handler;
 pub mod listener;
+mod maintenance;
 pub mod meta;
 pub mod partition;
 pub mod producer;
 pub mod topics;
+
+#[cfg(test)]
+mod tests;
 
 use crate::{
     clock::Clock,
@@ -23,8 +30,17 @@ use crate::{
     shutdown::Shutdown,
     wire::batch::ProducedBatch,
 };
+use coordinator::{Coordinator, ReservedProgress};
+use maintenance::KeepFrom;
+use meta::{Meta, MetaError};
+use partition::{Enqueued, PartitionHandle};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use topics::{Topic, TopicError, Topics};
 
 /// When a produced batch is acknowledged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,7 +81,7 @@ pub struct Options {
 pub enum StartError {
     /// `broker.redb`
     #[error("cannot open broker.redb")]
-    Meta(#[source] meta::MetaError),
+    Meta(#[source] MetaError),
     /// A partition's log.
     #[error("cannot open the log of {0}")]
     Log(TopicPartition, #[source] crate::log::OpenError),
@@ -124,7 +140,24 @@ pub enum Acks {
 
 /// The running broker. Cheap to clone; the last clone dropped ends its owners.
 #[derive(Clone)]
-pub struct Broker {}
+pub struct Broker(Arc<Shared>);
+
+struct Shared {
+    options: Options,
+    metrics: Arc<Metrics>,
+    meta: Meta,
+    topics: Topics,
+    coordinator: Coordinator,
+    reserved_progress: ReservedProgress,
+    keep_from: KeepFrom,
+    cluster_id: String,
+    connections: connection::Limits,
+    /// Waiting fetches are answered at once when it is cancelled.
+    draining: CancellationToken,
+    /// Ends the maintenance.
+    ending: CancellationToken,
+    _ends_with_last_clone: DropGuard,
+}
 
 impl Broker {
     /// Opens every log and `broker.redb`, and starts the owners. No port yet: see
@@ -137,15 +170,61 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let _ = (options, clock, metrics);
-        todo!()
+        let log_dir = options.data_dir.join("log");
+        let (dir, path) = (log_dir.clone(), options.data_dir.join("broker.redb"));
+        let opened = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(dir).map_err(|error| MetaError::Database(error.to_string()))?;
+            Meta::open(&path)
+        });
+        let opened = opened.await.unwrap_or(Err(MetaError::Closed));
+        let (meta, last_run) = opened.map_err(StartError::Meta)?;
+        let cluster_id = last_run.cluster_id.clone();
+        let setup = topics::Setup {
+            log_dir,
+            durability: options.durability,
+            message_bytes_default: options.message_bytes_max,
+            reserved: options.reserved_topics.clone(),
+            meta: meta.clone(),
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let owners = TaskTracker::new();
+        let topics = Topics::start(setup, last_run, owners.clone()).await?;
+        let reserved_progress = ReservedProgress::default();
+        let coordinator = coordinator::start(
+            coordinator::Options::new(&options.reserved_group),
+            meta.clone(),
+            clock.clone(),
+            reserved_progress.clone(),
+        );
+        let coordinator = coordinator.map_err(StartError::Meta)?;
+        let (keep_from, ending) = (KeepFrom::default(), CancellationToken::new());
+        let maintained = maintenance::Parts {
+            topics: topics.clone(),
+            keep_from: keep_from.clone(),
+            meta: meta.clone(),
+        };
+        owners.spawn(maintenance::run(maintained, ending.clone()));
+        Ok(Self(Arc::new(Shared {
+            connections: connection::Limits::new(options.connections_max),
+            options,
+            metrics,
+            meta,
+            topics,
+            coordinator,
+            reserved_progress,
+            keep_from,
+            cluster_id,
+            draining: CancellationToken::new(),
+            _ends_with_last_clone: ending.clone().drop_guard(),
+            ending,
+        })))
     }
 
     /// Accepts connections on a bound listener until shutdown begins, then lets requests end
     /// until `drain`, and returns.
     pub async fn serve(&self, listener: TcpListener, shutdown: Shutdown, drain: Duration) {
-        let _ = (listener, shutdown, drain);
-        todo!()
+        listener::serve(self, listener, shutdown, drain).await;
     }
 
     /// Creates the topic unless it is there. Returns its partition count.
@@ -157,17 +236,18 @@ impl Broker {
         topic: &TopicName,
         partitions: u32,
     ) -> Result<u32, ProduceError> {
-        let _ = (topic, partitions);
-        todo!()
+        let topic = self.0.topics.find_or_create(topic, partitions).await?;
+        Ok(u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX))
     }
 
     /// Partitions of the topic; 0 if there is none.
     pub fn partition_count(&self, topic: &TopicName) -> u32 {
-        let _ = topic;
-        todo!()
+        let topic = self.0.topics.find(topic.as_str());
+        topic.map_or(0, |topic| u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX))
     }
 
-    /// Appends a batch as Produce does.
+    /// Appends a batch as Produce does. The daemon's own topics take larger batches here than
+    /// from the network: a dead letter holds the record that failed, and more.
     ///
     /// # Errors
     /// See [`ProduceError`].
@@ -178,14 +258,17 @@ impl Broker {
         batch: ProducedBatch,
         acks: Acks,
     ) -> Result<Produced, ProduceError> {
-        let _ = (topic, partition, batch, acks);
-        todo!()
+        let topic = self.0.topics.find(topic.as_str());
+        let topic = topic.ok_or(ProduceError::UnknownTopicOrPartition)?;
+        let max_bytes = if topic.is_reserved { u32::MAX } else { topic.settings.message_bytes_max };
+        let enqueued = enqueue(&topic, partition, batch, acks, max_bytes).await?;
+        enqueued.answer().await
     }
 
     /// The read side of a partition.
     pub fn reader(&self, topic: &TopicName, partition: Partition) -> Option<LogReader> {
-        let _ = (topic, partition);
-        todo!()
+        let partition = self.0.topics.partition(topic.as_str(), partition)?;
+        Some(partition.reader().clone())
     }
 
     /// Syncs a partition's log whatever the durability, so that all below its log end is durable.
@@ -193,8 +276,8 @@ impl Broker {
     /// # Errors
     /// See [`ProduceError`].
     pub async fn sync(&self, topic: &TopicName, partition: Partition) -> Result<(), ProduceError> {
-        let _ = (topic, partition);
-        todo!()
+        let partition = self.0.topics.partition(topic.as_str(), partition);
+        partition.ok_or(ProduceError::UnknownTopicOrPartition)?.sync().await
     }
 
     /// Where the reserved group stands in a partition: shown as its committed offset, and retention
@@ -206,13 +289,26 @@ impl Broker {
         processed: Offset,
         durable: Offset,
     ) {
-        let _ = (topic, partition, processed, durable);
-        todo!()
+        let place = TopicPartition { topic: topic.clone(), partition };
+        self.0.keep_from.set(place.clone(), durable);
+        self.0.reserved_progress.report(place, processed);
     }
 
     /// Partitions that take no writes after a failure, with the reason (for health).
     pub fn failed_partitions(&self) -> Vec<(TopicPartition, String)> {
-        todo!()
+        let snapshot = self.0.topics.snapshot();
+        let places = snapshot.all().flat_map(|topic| topic.places());
+        places.filter_map(|(place, handle)| Some((place, handle.failure()?))).collect()
+    }
+
+    /// Waits until an owner has ended, which none does before [`Broker::close`]; says which. The
+    /// daemon then has to end, too. Cancel safe.
+    pub async fn owner_ended(&self) -> &'static str {
+        tokio::select! {
+            () = self.0.topics.ended() => "topics",
+            () = self.0.coordinator.ended() => "group coordinator",
+            () = self.0.meta.ended() => "broker.redb",
+        }
     }
 
     /// Flushes and closes every log and `broker.redb`, leaving the clean marks. Call after
@@ -221,9 +317,101 @@ impl Broker {
     /// # Errors
     /// What could not be closed cleanly, by name.
     pub async fn close(self) -> Result<(), String> {
-        todo!()
+        self.0.ending.cancel();
+        let snapshot = self.0.topics.snapshot();
+        let closing =
+            snapshot.all().flat_map(|topic| topic.places()).map(async |(place, handle)| {
+                let closed = handle.close().await;
+                (place, closed)
+            });
+        let (mut ends, mut unclean) = (Vec::new(), Vec::new());
+        for (place, closed) in futures_util::future::join_all(closing).await {
+            match closed {
+                Ok(end) => ends.push((place, end)),
+                Err(error) => unclean.push(format!("{place}: {error}")),
+            }
+        }
+        let meta = self.0.meta.clone();
+        let recorded = meta.record_ends(ends).await;
+        let marked = match (recorded, unclean.is_empty()) {
+            (Ok(()), true) => meta.mark_clean().await,
+            (recorded, _) => recorded,
+        };
+        unclean.extend(marked.err().map(|error| format!("broker.redb: {error}")));
+        if tokio::task::spawn_blocking(move || meta.close()).await.is_err() {
+            unclean.push("broker.redb: its owner panicked".to_owned());
+        }
+        if unclean.is_empty() { Ok(()) } else { Err(unclean.join(", ")) }
+    }
+
+    /// Host and port that a client is told to connect to.
+    pub(in crate::broker) fn peer_address(&self, peer: &Peer) -> (String, u16) {
+        match &self.0.options.advertise {
+            Some(address) => address.clone(),
+            None => (peer.local.ip().to_canonical().to_string(), peer.local.port()),
+        }
+    }
+
+    /// Deletes a topic, its files, and what groups have committed for it.
+    pub(in crate::broker) async fn delete_topic(&self, topic: TopicName) -> Result<(), TopicError> {
+        self.0.topics.delete(topic.clone()).await?;
+        self.0.coordinator.forget_topic(&topic).await;
+        Ok(())
+    }
+
+    pub(in crate::broker) fn coordinator(&self) -> &Coordinator {
+        &self.0.coordinator
+    }
+
+    pub(in crate::broker) fn topics(&self) -> &Topics {
+        &self.0.topics
+    }
+
+    pub(in crate::broker) fn meta(&self) -> &Meta {
+        &self.0.meta
+    }
+
+    pub(in crate::broker) fn cluster_id(&self) -> &str {
+        &self.0.cluster_id
+    }
+
+    pub(in crate::broker) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub(in crate::broker) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Cancelled when waiting requests are to be answered at once.
+    pub(in crate::broker) fn draining(&self) -> &CancellationToken {
+        &self.0.draining
+    }
+
+    pub(in crate::broker) fn limits(&self) -> &connection::Limits {
+        &self.0.connections
     }
 }
+
+/// Checks what the topic's settings bound, and puts the batch into the order of its partition.
+pub(in crate::broker) async fn enqueue(
+    topic: &Topic,
+    partition: Partition,
+    batch: ProducedBatch,
+    acks: Acks,
+    max_bytes: u32,
+) -> Result<Enqueued, ProduceError> {
+    let handle: &PartitionHandle =
+        topic.partition(partition).ok_or(ProduceError::UnknownTopicOrPartition)?;
+    let size_bytes = batch.header().size_bytes;
+    if u32::try_from(size_bytes).map_or(true, |size| size > max_bytes) {
+        return Err(ProduceError::MessageTooLarge { size_bytes, max_bytes });
+    }
+    handle.enqueue(batch, acks).await
+}
+
+/// The id of this, the only, node.
+pub(in crate::broker) const NODE_ID: i32 = 1;
 
 /// What a handler knows of the connection that asks.
 #[derive(Clone, Debug)]

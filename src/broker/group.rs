@@ -1,1 +1,0 @@
-//! See the table of files in docs/architecture.md.
