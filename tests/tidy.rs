@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("log", &["wire", "position", "clock", "metrics"]),
     ("store", &["task", "position", "clock", "metrics"]),
     ("broker", &["log", "wire", "position", "auth", "clock", "shutdown", "metrics"]),
-    ("feed", &["broker", "wire", "task", "position", "clock", "metrics"]),
+    ("feed", &["broker", "log", "wire", "task", "position", "clock", "metrics"]),
     ("hub", &["task", "auth", "position", "store", "metrics", "clock"]),
     ("apply", &["feed", "store", "hub", "task", "position", "clock", "metrics", "shutdown"]),
     (

@@ -1,17 +1,44 @@
 //! The one consumer of the applied topic: feed -> task -> store -> hub.
+//!
+//! Owner: one worker. A reader per partition decodes ahead of it; the worker plans a batch in memory
+//! ([`plan`]), publishes its dead letters, commits it in one transaction, and then tells the hub
+//! and whoever waits for an outcome.
+//!
+//! Invariant: what a batch does follows from the log alone. Wall time decides only when a waiting event
+//! expires and when ids are trimmed, and both are durable before their effect is seen.
+//! Invariant: the store is never durable beyond the log: every checkpoint syncs the log first.
+
+mod back_off;
+mod checkpoint;
+pub mod dead_letter;
+mod message;
+mod outcome;
+pub mod plan;
+pub mod reader;
+mod waiting;
+mod worker;
+
+#[cfg(test)]
+mod double;
+#[cfg(test)]
+mod tests;
+
+pub use outcome::PendingOutcome;
 
 use crate::{
     clock::Clock,
-    feed::EventLog,
+    feed::{EventLog, FeedError},
     hub::Hub,
     metrics::Metrics,
     position::TopicName,
     shutdown::Shutdown,
-    store::{Outcome, Store, StoreError},
-    task::event::EventId,
+    store::{Store, StoreError},
+    task::event::{EventId, TaskEvent},
 };
+use outcome::Outcomes;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
+use worker::{Parts, Worker};
 
 /// How apply runs.
 #[derive(Clone, Debug)]
@@ -37,28 +64,29 @@ pub struct Progress {
 
 /// What others see of apply. Cheap to clone.
 #[derive(Clone)]
-pub struct Applied {}
+pub struct Applied {
+    outcomes: Arc<Outcomes>,
+    progress: watch::Receiver<Progress>,
+}
 
 impl Applied {
     /// Registers interest in an event's outcome; call before it is published.
     pub fn expect(&self, event_id: EventId) -> PendingOutcome {
-        let _ = event_id;
-        todo!()
+        self.outcomes.expect(event_id, None)
+    }
+
+    /// Registers interest in the outcome of this very event, and not of another one with its id; call
+    /// before it is published.
+    pub fn expect_event(&self, event: &TaskEvent) -> PendingOutcome {
+        match &event.event_id {
+            Some(event_id) => self.outcomes.expect(event_id.clone(), Some(event.digest)),
+            None => PendingOutcome::never(),
+        }
     }
 
     /// Progress, with each change.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        todo!()
-    }
-}
-
-/// An outcome that is waited for. Dropping it ends the interest.
-pub struct PendingOutcome {}
-
-impl PendingOutcome {
-    /// Waits for the outcome; `None` if apply ends first. Cancel safe.
-    pub async fn outcome(&mut self) -> Option<Outcome> {
-        todo!()
+        self.progress.clone()
     }
 }
 
@@ -86,6 +114,12 @@ pub enum ApplyError {
     /// The store failed.
     #[error("apply cannot go on without the store")]
     Store(#[from] StoreError),
+    /// The log could not be reached while the daemon stops; otherwise apply tries again for ever.
+    #[error("apply cannot end without the log")]
+    Feed(#[from] FeedError),
+    /// The topic's name leaves no room for `.dlq`.
+    #[error("the name of topic {0} is too long for its dead-letter topic")]
+    TopicName(TopicName),
 }
 
 /// Starts apply. The worker runs until shutdown begins, then applies what is durable in the log at
@@ -99,6 +133,13 @@ pub fn start(
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) -> (Applied, tokio::task::JoinHandle<Result<(), ApplyError>>) {
-    let _ = (options, feed, store, hub, clock, metrics, shutdown);
-    todo!()
+    let publish = Box::new(move |changes| hub.publish(changes));
+    run(Parts { options, feed, store, publish, clock, metrics, shutdown })
+}
+
+fn run(parts: Parts) -> (Applied, tokio::task::JoinHandle<Result<(), ApplyError>>) {
+    let outcomes = Arc::new(Outcomes::default());
+    let (sender, progress) = watch::channel(Progress::default());
+    let worker = Worker::new(parts, Arc::clone(&outcomes), sender);
+    (Applied { outcomes, progress }, tokio::spawn(worker.run()))
 }

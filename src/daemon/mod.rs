@@ -172,7 +172,7 @@ impl Daemon {
         let broker =
             Broker::start(config.broker_options(), clock.clone(), Arc::clone(&metrics)).await?;
         let store = open_store(&config, &broker).await?;
-        let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone()));
+        let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
         let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
 
         let (apply_trigger, apply_shutdown) = shutdown::pair();

@@ -1,1 +1,379 @@
 //! The feed on the embedded broker, in process.
+
+use super::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord, partitioner};
+use crate::{
+    broker::{Acks, Broker, ProduceError},
+    clock::Clock,
+    log::{Batches, LogReader, ReadError},
+    position::{Offset, Partition, RecordPosition, TopicName},
+    wire::{
+        batch::{BatchHeader, Codec, check_crc},
+        record::{self, NewRecord},
+    },
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU32, Ordering},
+};
+use tracing::error;
+
+/// Most bytes that one compressed batch may unfold to.
+pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Records of one partition are published in batches of about this size.
+const PUBLISH_BATCH_BYTES: usize = 512 * 1024;
+
+/// The embedded broker as an event log.
+pub struct Embedded {
+    broker: Broker,
+    clock: Clock,
+    partitions: u32,
+    /// Turns records without a key over all partitions.
+    turn: AtomicU32,
+}
+
+impl Embedded {
+    /// The broker's logs; `partitions` is what a topic gets that this creates.
+    pub fn new(broker: Broker, clock: Clock, partitions: u32) -> Self {
+        Self { broker, clock, partitions: partitions.max(1), turn: AtomicU32::new(0) }
+    }
+
+    fn reader(&self, topic: &TopicName, partition: Partition) -> Result<LogReader, FeedError> {
+        self.broker.reader(topic, partition).ok_or(FeedError::Unavailable)
+    }
+
+    fn partition_for(&self, outbound: &OutboundRecord) -> Partition {
+        let count = self.broker.partition_count(&outbound.topic);
+        match (outbound.partition, &outbound.key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partitioner::partition_of_key(key, count),
+            (None, None) => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                partitioner::partition_of_number(turn, count)
+            }
+        }
+    }
+
+    /// Publishes records of one partition, in order; returns their offsets.
+    async fn publish_to(
+        &self,
+        topic: &TopicName,
+        partition: Partition,
+        records: &[NewRecord],
+    ) -> Result<Vec<Offset>, FeedError> {
+        let mut offsets = Vec::with_capacity(records.len());
+        for batch in batches_of(records) {
+            let produced = self
+                .broker
+                .produce(topic, partition, record::encode(batch), Acks::All)
+                .await
+                .map_err(feed_error)?;
+            let mut offset = produced.base_offset;
+            for _ in batch {
+                offsets.push(offset);
+                offset = offset.next();
+            }
+        }
+        Ok(offsets)
+    }
+}
+
+impl EventLog for Embedded {
+    fn ensure_topic<'a>(&'a self, topic: &'a TopicName) -> BoxFuture<'a, Result<u32, FeedError>> {
+        Box::pin(async move {
+            self.broker.ensure_topic(topic, self.partitions).await.map_err(feed_error)
+        })
+    }
+
+    fn partition_count(&self, topic: &TopicName) -> u32 {
+        self.broker.partition_count(topic)
+    }
+
+    fn publish(&self, record: OutboundRecord) -> BoxFuture<'_, Result<RecordPosition, FeedError>> {
+        Box::pin(async move {
+            let partition = self.partition_for(&record);
+            let (topic, record) = new_record(record, self.clock.now_ms());
+            let offsets = self.publish_to(&topic, partition, &[record]).await?;
+            let offset = offsets.first().copied().ok_or(FeedError::Unavailable)?;
+            Ok(RecordPosition { topic, partition, offset })
+        })
+    }
+
+    fn publish_all(
+        &self,
+        records: Vec<OutboundRecord>,
+    ) -> BoxFuture<'_, Result<Vec<RecordPosition>, FeedError>> {
+        Box::pin(async move {
+            let now_ms = self.clock.now_ms();
+            let mut groups: BTreeMap<_, (Vec<usize>, Vec<NewRecord>)> = BTreeMap::new();
+            for (index, record) in records.into_iter().enumerate() {
+                let partition = self.partition_for(&record);
+                let (topic, record) = new_record(record, now_ms);
+                let group = groups.entry((topic, partition)).or_default();
+                group.0.push(index);
+                group.1.push(record);
+            }
+            let mut positions = Vec::new();
+            for ((topic, partition), (indices, records)) in groups {
+                let offsets = self.publish_to(&topic, partition, &records).await?;
+                for (index, offset) in indices.into_iter().zip(offsets) {
+                    let topic = topic.clone();
+                    positions.push((index, RecordPosition { topic, partition, offset }));
+                }
+            }
+            positions.sort_unstable_by_key(|(index, _)| *index);
+            Ok(positions.into_iter().map(|(_, position)| position).collect())
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        partition: Partition,
+        from: Offset,
+        bytes_max: usize,
+    ) -> BoxFuture<'a, Result<FeedBatch, FeedError>> {
+        Box::pin(async move {
+            let reader = self.reader(topic, partition)?;
+            wait_for(&reader, from).await?;
+            let batches = match reader.read_tail(from, bytes_max) {
+                Some(batches) => batches,
+                None => {
+                    let from_disk = blocking(move || reader.read(from, bytes_max)).await?;
+                    match from_disk {
+                        Ok(batches) => batches,
+                        Err(error) => return unreadable(from, error),
+                    }
+                }
+            };
+            if is_compressed(&batches) {
+                blocking(move || decode(&batches, from)).await?
+            } else {
+                decode(&batches, from)
+            }
+        })
+    }
+
+    fn bounds<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        partition: Partition,
+    ) -> BoxFuture<'a, Result<(Offset, Offset), FeedError>> {
+        Box::pin(async move {
+            let reader = self.reader(topic, partition)?;
+            Ok((reader.log_start(), reader.high_watermark()))
+        })
+    }
+
+    fn sync<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        partition: Partition,
+    ) -> BoxFuture<'a, Result<(), FeedError>> {
+        Box::pin(async move { self.broker.sync(topic, partition).await.map_err(feed_error) })
+    }
+
+    fn report_progress(
+        &self,
+        topic: &TopicName,
+        partition: Partition,
+        processed: Offset,
+        durable: Offset,
+    ) {
+        self.broker.report_progress(topic, partition, processed, durable);
+    }
+}
+
+/// Waits until there is a record at `from`. Cancel safe.
+async fn wait_for(reader: &LogReader, from: Offset) -> Result<(), FeedError> {
+    let mut high_watermark = reader.watch_high_watermark();
+    loop {
+        let end = *high_watermark.borrow_and_update();
+        let start = reader.log_start();
+        if from < start || end < from {
+            return Err(FeedError::OutOfRange { asked: from, start, end });
+        }
+        if from < end {
+            return Ok(());
+        }
+        // The owner of the log has ended.
+        high_watermark.changed().await.map_err(|_| FeedError::Unavailable)?;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FeedError> {
+    tokio::task::spawn_blocking(work).await.map_err(|failed| {
+        error!(error = %failed, "reading the log ended unexpectedly");
+        FeedError::Unavailable
+    })
+}
+
+fn unreadable(from: Offset, error: ReadError) -> Result<FeedBatch, FeedError> {
+    match error {
+        ReadError::OutOfRange { start, end } => {
+            Err(FeedError::OutOfRange { asked: from, start, end })
+        }
+        ReadError::Corrupt { offset, resume_at: Some(to) } => Ok(FeedBatch {
+            items: vec![FeedItem::Unreadable {
+                from: offset.max(from),
+                to,
+                detail: format!("offsets {offset} to {to} of the log are damaged"),
+                bytes: None,
+            }],
+            next: to,
+            leader_epoch: -1,
+        }),
+        error @ (ReadError::Corrupt { .. } | ReadError::Io(_)) => {
+            error!(%from, error = &error as &dyn std::error::Error, "cannot read the log");
+            Err(FeedError::Unavailable)
+        }
+    }
+}
+
+fn is_compressed(batches: &Batches) -> bool {
+    let mut headers = batches.chunks.iter().flat_map(headers_of);
+    headers.any(|(_, header)| header.codec() != Some(Codec::None))
+}
+
+/// The batches of a chunk: the place of each within it, and its header.
+fn headers_of(chunk: &Bytes) -> impl Iterator<Item = (usize, BatchHeader)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let header = BatchHeader::parse(chunk.get(at..)?).ok()?;
+        let place = at;
+        at += header.size_bytes;
+        Some((place, header))
+    })
+}
+
+/// The records of whole batches, from `from` on.
+fn decode(batches: &Batches, from: Offset) -> Result<FeedBatch, FeedError> {
+    let mut found = FeedBatch { items: Vec::new(), next: from, leader_epoch: -1 };
+    for chunk in &batches.chunks {
+        for (place, header) in headers_of(chunk) {
+            let batch = chunk.slice(place..place + header.size_bytes);
+            decode_batch(&batch, &header, &mut found)?;
+        }
+    }
+    if found.next == from {
+        // The log promises whole batches that reach beyond `from`.
+        error!(%from, "a read of the log has no batch");
+        return Err(FeedError::Unavailable);
+    }
+    Ok(found)
+}
+
+fn decode_batch(
+    batch: &Bytes,
+    header: &BatchHeader,
+    found: &mut FeedBatch,
+) -> Result<(), FeedError> {
+    let to = Offset::new(header.last_offset()).ok_or(FeedError::Unavailable)?.next();
+    if to <= found.next {
+        return Ok(());
+    }
+    let from = found.next;
+    found.next = to;
+    found.leader_epoch = header.leader_epoch;
+    if header.is_control() {
+        return Ok(());
+    }
+    let is_intact = check_crc(batch, header);
+    let records = is_intact.then(|| record::decode(batch, header, DECOMPRESSED_BYTES_MAX));
+    let detail = match records {
+        None => "wrong crc".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(records)) => {
+            found.items.extend(records.into_iter().filter_map(|record| {
+                let offset = Offset::new(record.offset)?;
+                (from <= offset && offset < to).then(|| feed_record(offset, record))
+            }));
+            return Ok(());
+        }
+    };
+    found.items.push(FeedItem::Unreadable { from, to, detail, bytes: Some(batch.clone()) });
+    Ok(())
+}
+
+fn feed_record(offset: Offset, record: record::Record) -> FeedItem {
+    FeedItem::Record(FeedRecord {
+        offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+    })
+}
+
+fn new_record(outbound: OutboundRecord, timestamp_ms: i64) -> (TopicName, NewRecord) {
+    let OutboundRecord { topic, key, value, headers, .. } = outbound;
+    (topic, NewRecord { timestamp_ms, key, value, headers })
+}
+
+/// Splits records into batches of about [`PUBLISH_BATCH_BYTES`], each of at least one.
+fn batches_of(records: &[NewRecord]) -> impl Iterator<Item = &[NewRecord]> {
+    let mut rest = records;
+    std::iter::from_fn(move || {
+        let mut bytes = 0_usize;
+        let fitting = rest.iter().take_while(|record| {
+            bytes = bytes.saturating_add(size_of_record(record));
+            bytes <= PUBLISH_BATCH_BYTES
+        });
+        let count = fitting.count().max(1).min(rest.len());
+        let (batch, left) = rest.split_at(count);
+        rest = left;
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+fn size_of_record(record: &NewRecord) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    length(&record.key) + length(&record.value) + headers
+}
+
+fn feed_error(error: ProduceError) -> FeedError {
+    match error {
+        ProduceError::Full => FeedError::Full,
+        ProduceError::MessageTooLarge { .. } => FeedError::TooLarge,
+        ProduceError::UnknownTopicOrPartition
+        | ProduceError::OutOfOrderSequence
+        | ProduceError::InvalidProducerEpoch
+        | ProduceError::Storage => FeedError::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(bytes: usize) -> NewRecord {
+        NewRecord { value: Some(vec![0; bytes].into()), ..NewRecord::default() }
+    }
+
+    #[test]
+    fn batches_are_bounded_and_hold_every_record() {
+        let third = PUBLISH_BATCH_BYTES / 3;
+        let records: Vec<_> =
+            [third, third, third, third, PUBLISH_BATCH_BYTES * 2, 1].map(record).into();
+        let counts: Vec<_> = batches_of(&records).map(<[_]>::len).collect();
+        assert_eq!(counts, [3, 1, 1, 1]);
+        assert_eq!(batches_of(&[]).count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_range_is_passed_when_its_end_is_known() {
+        let offset = |raw| Offset::new(raw).unwrap();
+        let corrupt = |resume_at| ReadError::Corrupt { offset: offset(3), resume_at };
+        let batch = unreadable(offset(5), corrupt(Some(offset(9)))).unwrap();
+        assert_eq!(batch.next, offset(9));
+        let FeedItem::Unreadable { from, to, bytes: None, .. } = &batch.items[0] else {
+            panic!("unreadable: {batch:?}")
+        };
+        assert_eq!((*from, *to), (offset(5), offset(9)));
+        assert!(matches!(unreadable(offset(5), corrupt(None)), Err(FeedError::Unavailable)));
+    }
+}

@@ -1,6 +1,7 @@
 //! Where ordered events come from and go to.
 
 pub mod embedded;
+pub mod partitioner;
 
 use crate::position::{Offset, Partition, RecordPosition, TopicName};
 use bytes::Bytes;
@@ -103,14 +104,16 @@ pub trait EventLog: Send + Sync + 'static {
     /// Publishes durably; returns the record's place.
     fn publish(&self, record: OutboundRecord) -> BoxFuture<'_, Result<RecordPosition, FeedError>>;
 
-    /// Publishes several durably, in order per partition.
+    /// Publishes several durably, in order per partition. After an error any of them may have been
+    /// published.
     fn publish_all(
         &self,
         records: Vec<OutboundRecord>,
     ) -> BoxFuture<'_, Result<Vec<RecordPosition>, FeedError>>;
 
     /// Reads from `from`, about `bytes_max` bytes, at least one batch; waits until there is one.
-    /// Only committed and durable records. Cancel safe.
+    /// Only committed and durable records. Cancel safe. At the log end it waits; [`FeedBatch::next`]
+    /// is always beyond `from`.
     fn read<'a>(
         &'a self,
         topic: &'a TopicName,

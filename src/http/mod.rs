@@ -1,11 +1,78 @@
 //! Port 8000: REST, WebSocket, stats, health and metrics.
+//!
+//! An own accept loop owns limits and drain; inside it axum's router is a plain service.
+//!
+//! Invariant: a request is logged by its path at most, never with its query or headers, for those
+//! may hold tokens.
+
+mod body;
+mod extract;
+mod list;
+mod origin;
+mod problem;
+mod route;
+mod socket;
+mod stats;
+mod tasks;
+#[cfg(test)]
+mod tests;
 
 use crate::{
-    apply::Applied, auth::Authenticator, clock::Clock, feed::EventLog, hub::Hub, metrics::Metrics,
-    position::TopicName, shutdown::Shutdown, store::Store,
+    apply::{Applied, Progress},
+    auth::Authenticator,
+    clock::Clock,
+    feed::EventLog,
+    hub::Hub,
+    metrics::Metrics,
+    position::TopicName,
+    shutdown::Shutdown,
+    store::Store,
 };
-use std::{sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use bytes::Bytes;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use origin::{Origin, Policy};
+use problem::{Code, Problem, Refused};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service;
+use tracing::{debug, info, trace, warn};
+
+/// Bytes of a connection's buffers; the headers of a request must fit.
+const BUFFER_BYTES_MAX: usize = 64 * 1_024;
+
+/// Shortest and longest wait after a failed accept.
+const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Time for what was cut at the end of the drain to let go of its parts.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a connection above the limit is told before it is closed.
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+const POSITION_HEADER: HeaderName = HeaderName::from_static("taskwire-position");
 
 /// How HTTP runs.
 #[derive(Clone, Debug)]
@@ -14,7 +81,7 @@ pub struct Options {
     pub topic: TopicName,
     /// Longest request body in bytes.
     pub body_bytes_max: usize,
-    /// Time to send the headers of a request.
+    /// Time to send the headers of a request; an idle connection is closed after it too.
     pub header_timeout: Duration,
     /// How long a write waits for its outcome before 202.
     pub write_timeout: Duration,
@@ -49,20 +116,257 @@ pub struct Parts {
 
 /// The HTTP service. Cheap to clone.
 #[derive(Clone)]
-pub struct Http {}
+pub struct Http {
+    state: Arc<State>,
+    router: Router,
+}
 
 impl Http {
     /// The service over its parts.
     pub fn new(options: Options, parts: Parts) -> Self {
-        let _ = (options, parts);
-        todo!()
+        let state = Arc::new(State {
+            progress: parts.applied.progress(),
+            permits: Arc::new(Semaphore::new(options.connections_max)),
+            is_stopping: AtomicBool::new(false),
+            options,
+            parts,
+        });
+        let router = route::router(Arc::clone(&state));
+        Self { state, router }
     }
 
     /// Accepts on a bound listener until shutdown begins; then readyz is 503, no new connections
-    /// come in, requests end and sockets are closed with 1001 spread over `drain`; returns when all
-    /// are gone or `drain` has passed.
-    pub async fn serve(&self, listener: TcpListener, shutdown: Shutdown, drain: Duration) {
-        let _ = (listener, shutdown, drain);
-        todo!()
+    /// come in, requests end and sockets are closed with 1001 spread over the first half of
+    /// `drain`; returns when all are gone or `drain` has passed.
+    pub async fn serve(&self, tcp: TcpListener, shutdown: Shutdown, drain: Duration) {
+        let is_loopback = tcp.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let listener = Arc::new(Listener {
+            state: Arc::clone(&self.state),
+            router: self.router.clone(),
+            policy: Policy {
+                allow_origins: self.state.options.allow_origins.clone(),
+                is_loopback,
+                is_development: self.state.parts.authenticator.is_development(),
+            },
+            shutdown: shutdown.clone(),
+            drain,
+            cut: CancellationToken::new(),
+            tracker: TaskTracker::new(),
+            closed: AtomicU32::new(0),
+        });
+        tokio::select! {
+            () = listener.accept(&tcp) => (),
+            () = shutdown.begun() => (),
+        }
+        self.state.is_stopping.store(true, Ordering::Relaxed);
+        drop(tcp);
+        listener.drain().await;
     }
+}
+
+/// What all handlers share.
+struct State {
+    options: Options,
+    parts: Parts,
+    progress: watch::Receiver<Progress>,
+    permits: Arc<Semaphore>,
+    is_stopping: AtomicBool,
+}
+
+impl State {
+    /// Refuses while apply has not reached the log end seen at start.
+    fn check_ready(&self) -> Result<(), Problem> {
+        if self.progress.borrow().is_caught_up {
+            return Ok(());
+        }
+        Err(Problem::new(Code::CatchingUp))
+    }
+
+    /// The store's head as a header: what is read after this holds at least all up to there.
+    fn position(&self) -> HeaderValue {
+        let text = self.parts.store.head().to_string();
+        HeaderValue::from_maybe_shared(Bytes::from(text)).expect("digits and dots are plain")
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// One bound address, and all that came in by it.
+struct Listener {
+    state: Arc<State>,
+    router: Router,
+    policy: Policy,
+    shutdown: Shutdown,
+    drain: Duration,
+    /// Ends at once what the drain has not ended.
+    cut: CancellationToken,
+    tracker: TaskTracker,
+    /// Sockets that were given their time to close.
+    closed: AtomicU32,
+}
+
+/// One connection, or the WebSocket that it has become.
+struct Connection {
+    listener: Arc<Listener>,
+    peer: SocketAddr,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Listener {
+    /// Accepts for ever. Cancel safe.
+    async fn accept(self: &Arc<Self>, tcp: &TcpListener) {
+        let mut wait = ACCEPT_BACK_OFF.0;
+        loop {
+            match tcp.accept().await {
+                Ok((stream, peer)) => {
+                    wait = ACCEPT_BACK_OFF.0;
+                    self.take(stream, peer);
+                }
+                Err(error) if is_of_one_peer(&error) => debug!(%error, "a peer was gone already"),
+                Err(error) => {
+                    // Out of file descriptors or memory: it neither kills nor spins the listener.
+                    warn!(%error, wait_ms = wait.as_millis(), "cannot accept on the HTTP port");
+                    sleep(wait).await;
+                    wait = (wait * 2).min(ACCEPT_BACK_OFF.1);
+                }
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Ok(permit) = Arc::clone(&self.state.permits).try_acquire_owned() else {
+            debug!(%peer, "too many HTTP connections");
+            // A courtesy: what the peer does with it, or whether it fits, does not matter.
+            drop(stream.try_write(TOO_MANY_CONNECTIONS));
+            return;
+        };
+        // Only latency is lost if the option cannot be set.
+        drop(stream.set_nodelay(true));
+        let connection = Arc::new(Connection {
+            listener: Arc::clone(self),
+            peer,
+            permit: Mutex::new(Some(permit)),
+        });
+        self.tracker.spawn(connection.serve(stream));
+    }
+
+    /// Waits for what is open, at most the drain time, then cuts it.
+    async fn drain(&self) {
+        self.tracker.close();
+        if timeout(self.drain, self.tracker.wait()).await.is_ok() {
+            return;
+        }
+        warn!(connections = self.tracker.len(), "cut HTTP connections at the end of the drain");
+        self.cut.cancel();
+        drop(timeout(CUT_TIMEOUT, self.tracker.wait()).await);
+    }
+
+    /// When the next socket closes after the stop has begun: spread over half of the drain, so that
+    /// clients do not come back all at once, and the other half is left for their answers.
+    fn close_delay(&self) -> Duration {
+        /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
+        const STEP: u32 = 0x9e37_79b9;
+        let place = self.closed.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
+        self.drain.mul_f64(0.5 * f64::from(place) / f64::from(u32::MAX))
+    }
+}
+
+/// Errors of accept that are about the one connection that was to be accepted.
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+impl Connection {
+    /// The place among all connections; a WebSocket takes it over.
+    fn take_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream) {
+        let gauge = &self.listener.state.parts.metrics.http_connections;
+        gauge.inc();
+        let service = service_fn(|request| Arc::clone(&self).answer(request));
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.listener.state.options.header_timeout)
+            .max_buf_size(BUFFER_BYTES_MAX);
+        let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut serving = pin!(serving);
+        let ended = tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = self.listener.shutdown.begun() => {
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = serving.as_mut() => ended,
+                    () = self.listener.cut.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            debug!(peer = %self.peer, %error, "an HTTP connection ended early");
+        }
+        gauge.dec();
+    }
+
+    /// Answers one request: policy, route, and what every answer carries.
+    async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let listener = &self.listener;
+        // Before anything is read: who goes on from here may see a change twice, but misses none.
+        let position = listener.state.position();
+        let judged = listener.policy.judge(&method, uri.path(), request.headers());
+        let origin = match judged {
+            Ok(Origin::Allowed) => request.headers().get(header::ORIGIN).cloned(),
+            _ => None,
+        };
+        let mut response = match judged {
+            Err(problem) => problem.into_response(),
+            Ok(_) if origin::is_preflight(&method, request.headers()) => origin::preflight(),
+            Ok(_) => {
+                if uri.path().starts_with("/ws/") {
+                    request.extensions_mut().insert(Arc::clone(&self));
+                }
+                let Ok(response) = listener.router.clone().call(request).await;
+                response
+            }
+        };
+        if method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            // Nobody handles OPTIONS, but the router has listed what the path takes.
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            *response.body_mut() = Body::empty();
+            response.headers_mut().remove(header::CONTENT_TYPE);
+        }
+        complete(response.headers_mut(), position, origin);
+        trace!(%method, path = uri.path(), status = response.status().as_u16(), "answered");
+        self.count(&response, uri.path());
+        Ok(response)
+    }
+
+    fn count(&self, response: &Response<Body>, path: &str) {
+        let metrics = &self.listener.state.parts.metrics;
+        metrics.http_requests.inc();
+        if response.status().is_server_error() {
+            metrics.http_server_errors.inc();
+        }
+        if let Some(Refused(reason)) = response.extensions().get() {
+            metrics.auth_failures.inc();
+            info!(peer = %self.peer, path, %reason, "a request was refused");
+        }
+    }
+}
+
+/// Headers of every answer. A write has set its own position, which is beyond the one before it.
+fn complete(headers: &mut HeaderMap, position: HeaderValue, origin: Option<HeaderValue>) {
+    headers.entry(POSITION_HEADER).or_insert(position);
+    if let Some(origin) = origin {
+        origin::allow(headers, origin);
+    }
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
 }

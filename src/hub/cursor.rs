@@ -1,1 +1,112 @@
 //! One session's place in its user's changes.
+
+use super::{Hub, message, recent::Found, recent::Listener};
+use crate::{
+    position::Position,
+    store::{PAGE_ROWS_MAX, StoreError},
+    task::UserId,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Most bytes of messages at a time, unless a single message is longer.
+const NEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// One authenticated listener: a place in its user's changes. Dropping it ends it.
+pub struct Session {
+    hub: Hub,
+    user_id: UserId,
+    listener: Arc<Listener>,
+    slot: usize,
+    /// All of the user's changes up to here have been returned.
+    cursor: u64,
+}
+
+impl Session {
+    /// The slot was taken on the listener under the same cursor.
+    pub(super) const fn new(
+        hub: Hub,
+        user_id: UserId,
+        listener: Arc<Listener>,
+        (slot, cursor): (usize, u64),
+    ) -> Self {
+        Self { hub, user_id, listener, slot, cursor }
+    }
+
+    /// The next messages, whole JSON documents with their `pos`, in order; waits until there is
+    /// one; at most about 64 KiB at a time. Cancel safe: what was not returned is returned next
+    /// time.
+    ///
+    /// # Errors
+    /// The store failed. A cursor that was trimmed meanwhile is `Ok` with a single resync message.
+    pub async fn next(&mut self) -> Result<Vec<Bytes>, StoreError> {
+        let listener = Arc::clone(&self.listener);
+        loop {
+            // Before looking, so that no change falls between the look and the wait.
+            let changed = listener.changed.notified();
+            match self.look() {
+                Found::Messages(messages, last) => {
+                    self.advance(last);
+                    self.hub.count_messages(messages.len());
+                    return Ok(messages);
+                }
+                Found::CaughtUp => changed.await,
+                Found::Older => {
+                    let messages = self.read_store().await?;
+                    if !messages.is_empty() {
+                        self.hub.count_messages(messages.len());
+                        return Ok(messages);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn position(&self) -> Position {
+        self.hub.store().position_of(self.cursor)
+    }
+
+    /// What memory has. Caught up, the cursor moves on with what others were told.
+    fn look(&mut self) -> Found {
+        // Read first: of what is published up to here, memory has all that is ours.
+        let published = self.hub.published();
+        let mut recent = self.listener.lock();
+        let found = recent.after(self.cursor, NEXT_BYTES_MAX);
+        if matches!(found, Found::CaughtUp) && published > self.cursor {
+            self.cursor = published;
+            recent.seen(self.slot, published);
+        }
+        found
+    }
+
+    fn advance(&mut self, cursor: u64) {
+        self.cursor = cursor;
+        self.listener.lock().seen(self.slot, cursor);
+    }
+
+    /// The next messages from the store; none if none are left there.
+    async fn read_store(&mut self) -> Result<Vec<Bytes>, StoreError> {
+        let store = self.hub.store();
+        let page = store.changes(&self.user_id, self.cursor, PAGE_ROWS_MAX, NEXT_BYTES_MAX).await?;
+        // After the read: what it missed has raised this before.
+        if self.cursor < store.earliest().sequence {
+            let head = store.head();
+            self.advance(head.sequence);
+            self.hub.count_resync();
+            return Ok(vec![message::resync(head)]);
+        }
+        let encode = |change: &crate::store::StoredChange| {
+            message::with_position(&change.message, store.position_of(change.sequence))
+        };
+        let messages = page.changes.iter().map(encode).collect();
+        self.advance(page.seen_to);
+        Ok(messages)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.hub.end(&self.user_id, &self.listener, self.slot);
+    }
+}

@@ -6,6 +6,8 @@
 //! Invariant: the store is never durable beyond the log (`apply` syncs the log before it asks for
 //! [`CommitDurability::Immediate`]). Every `Immediate` commit of redb uses quick repair.
 
+#[cfg(test)]
+mod contract;
 pub mod redb;
 
 use crate::{
@@ -223,6 +225,9 @@ pub enum StoreError {
         /// The table.
         table: &'static str,
     },
+    /// Another process has the store open.
+    #[error("the store is in use by another process")]
+    InUse,
     /// Written by a newer taskwire.
     #[error("the store has format {found}, this taskwire knows up to {known}")]
     NewerFormat {
@@ -238,13 +243,19 @@ pub enum StoreError {
 /// One writer: only `apply` calls [`Store::load`] and [`Store::commit`].
 pub trait Store: Send + Sync + 'static {
     /// What is known at start. The run is raised (durably) before this returns if the last stop
-    /// was unclean.
+    /// was unclean; calling it again only reads.
     fn start(&self) -> BoxFuture<'_, Result<StoreStart, StoreError>>;
 
     /// Rows that a batch needs.
     fn load<'a>(&'a self, keys: &'a LoadKeys) -> BoxFuture<'a, Result<Loaded, StoreError>>;
 
     /// Commits a batch; returns the sequence of its first change (the next free one if none).
+    /// Waiting events are taken before they are added. It runs to its end even if the caller stops
+    /// waiting for it.
+    ///
+    /// # Errors
+    /// Nothing of the batch is visible. After `Full` the same batch may be tried again; after
+    /// `Database` the store takes no more commits until it is opened anew.
     fn commit(
         &self,
         writes: WriteSet,
@@ -258,17 +269,24 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>>;
 
-    /// Trims changes and event ids to their windows; returns rows removed. Bounded work a call.
+    /// Trims changes and event ids to their windows; returns rows removed. Bounded work a call: a
+    /// window is kept in whole, and more than it for a while.
+    ///
+    /// Not durable by itself: apply calls it right before an [`CommitDurability::Immediate`] commit
+    /// and loads nothing in between, so that what is forgotten is forgotten durably before it
+    /// counts.
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>>;
 
-    /// The user's task as JSON ([`Task::to_json`](crate::task::Task::to_json)); `None` for another user's.
+    /// The user's task as JSON ([`Task::to_json`](crate::task::Task::to_json)); `None` for another
+    /// user's.
     fn task<'a>(
         &'a self,
         user_id: &'a UserId,
         task_id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>>;
 
-    /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter.
+    /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter. A page may
+    /// be short, even empty, and still have a next one: work per page is bounded.
     fn tasks<'a>(
         &'a self,
         user_id: &'a UserId,
@@ -307,6 +325,6 @@ pub trait Store: Send + Sync + 'static {
     /// Counts.
     fn stats(&self) -> StoreStats;
 
-    /// Makes all durable and marks the stop as clean.
+    /// Makes all durable and marks the stop as clean; commits are refused afterwards.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

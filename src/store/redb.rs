@@ -1,30 +1,97 @@
 //! The store on redb (`tasks.redb`).
+//!
+//! One writer thread (`tasks-writer`) owns all commits, so that a checkpoint never holds up an
+//! async worker; reads are snapshots, taken inline by whoever asks, and wait for no commit. A read
+//! touches at most [`PAGE_ROWS_MAX`](super::PAGE_ROWS_MAX) rows, or looks at no more than
+//! `read::SCAN_ROWS_MAX` of them; text search and big loads run on a blocking thread.
+//!
+//! Invariant: commits are non-durable, or `Immediate` with quick repair; nothing else reaches the
+//! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
 
+mod file;
+mod read;
+mod row;
+mod runs;
+mod sweep;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use self::{
+    file::{CutOff, FreeSpace, SwitchedFile},
+    row::Counters,
+    runs::Runs,
+    write::Writer,
+};
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
 };
 use crate::{
+    metrics::Metrics,
     position::Position,
     task::{TaskId, UserId, event::EventId},
 };
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::{path::Path, time::Duration};
+use redb::{Database, ReadTransaction, ReadableDatabase};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Jobs that wait for the writer thread. There is one writer, so more than one is already odd;
+/// who finds it full waits.
+const WRITER_INBOX_MAX: usize = 16;
+/// Loads of at most so many keys are done inline (some 2 us a key), larger ones on the writer.
+const LOAD_INLINE_KEYS_MAX: usize = 64;
+/// Disk that must be left, beside half the cache (the most that redb holds unwritten), before a
+/// commit begins. redb refuses everything after a failed write, so a full disk must be seen before.
+const DISK_RESERVE_BYTES: u64 = 32 << 20;
 
 /// How much a store keeps.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Event ids are kept this long, or this many, whichever is more.
+    /// Event ids are kept at least this long, and at least this many.
     pub dedup_window: (Duration, u64),
-    /// Changes are kept this long, or this many, whichever is more.
+    /// Changes are kept at least this long, and at least this many.
     pub changes_keep: (Duration, u64),
     /// redb's page cache in bytes.
     pub cache_bytes: usize,
 }
 
 /// A store in one file.
-pub struct RedbStore {}
+pub struct RedbStore {
+    shared: Arc<Shared>,
+    cut_off: CutOff,
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    metrics: Option<Arc<Metrics>>,
+}
+
+/// What the writer thread does.
+type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+
+/// What readers and the writer share.
+struct Shared {
+    database: Database,
+    runs: ArcSwap<Runs>,
+    /// Of the next change: one more than the head. Rises after the commit that used it.
+    next_sequence: AtomicU64,
+    /// The place before the oldest change that is kept. Rises before the trim that moves it is
+    /// visible, so that a reader that missed rows finds it raised.
+    earliest: AtomicU64,
+    counters: ArcSwap<Counters>,
+}
 
 impl RedbStore {
     /// Opens or creates the file.
@@ -32,82 +99,254 @@ impl RedbStore {
     /// # Errors
     /// The file cannot be opened, is in use, is damaged, or is of a newer format.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let _ = (path, options);
-        todo!()
+        Self::open_with(path, options, FreeSpace::Disk(path.to_owned()))
+    }
+
+    /// Counts commits and checkpoints from now on.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    fn open_with(path: &Path, options: Options, space: FreeSpace) -> Result<Self, StoreError> {
+        let cut_off = CutOff::default();
+        let file = SwitchedFile::open(path, cut_off.clone())?;
+        let database = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .create_with_backend(file)
+            .map_err(|error| match error {
+                redb::DatabaseError::DatabaseAlreadyOpen
+                | redb::DatabaseError::LockProtocolMismatch => StoreError::InUse,
+                error => error.into(),
+            })?;
+        let opened = write::open_tables(&database)?;
+        let shared = Arc::new(Shared {
+            database,
+            next_sequence: AtomicU64::new(opened.counters.next_sequence),
+            earliest: AtomicU64::new(opened.earliest),
+            counters: ArcSwap::from_pointee(opened.counters),
+            runs: ArcSwap::from_pointee(opened.runs),
+        });
+        let half_cache = u64::try_from(options.cache_bytes / 2).unwrap_or(u64::MAX);
+        let reserve = half_cache.saturating_add(DISK_RESERVE_BYTES);
+        let mut writer = Writer::new(Arc::clone(&shared), options, (space, reserve));
+        let (jobs, mut inbox) = mpsc::channel::<Job>(WRITER_INBOX_MAX);
+        let thread = thread::Builder::new().name("tasks-writer".to_owned()).spawn(move || {
+            while let Some(job) = inbox.blocking_recv() {
+                job(&mut writer);
+            }
+        });
+        let thread = thread.map_err(|error| StoreError::Database(error.into()))?;
+        Ok(Self { shared, cut_off, jobs: Some(jobs), writer: Some(thread), metrics: None })
+    }
+
+    /// Runs a job on the writer thread. The job runs to its end even if the caller goes away.
+    async fn on_writer<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |writer| {
+            // Nobody waits any more: the job is done all the same.
+            drop(answer.send(job(writer)));
+        });
+        let jobs = self.jobs.as_ref().ok_or_else(writer_ended)?;
+        jobs.send(job).await.map_err(|_| writer_ended())?;
+        answered.await.map_err(|_| writer_ended())?
+    }
+
+    fn count(&self, durability: CommitDurability) {
+        if let Some(metrics) = &self.metrics {
+            metrics.store_commits.inc();
+            if durability == CommitDurability::Immediate {
+                metrics.store_checkpoints.inc();
+            }
+        }
+    }
+}
+
+fn writer_ended() -> StoreError {
+    StoreError::Database(io::Error::other("the store's writer has ended").into())
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        // After a clean close all is durable, and redb only tidies up.
+        if !write::is_closed(&self.shared) {
+            self.cut_off.cut();
+        }
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic of the writer was reported when it happened.
+            drop(writer.join());
+        }
+    }
+}
+
+impl Shared {
+    fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
+        Ok(self.database.begin_read()?)
+    }
+
+    fn head(&self) -> u64 {
+        self.next_sequence.load(Ordering::Acquire).saturating_sub(1)
+    }
+
+    fn earliest(&self) -> u64 {
+        self.earliest.load(Ordering::Acquire)
     }
 }
 
 impl Store for RedbStore {
     fn start(&self) -> BoxFuture<'_, Result<StoreStart, StoreError>> {
-        todo!()
+        Box::pin(self.on_writer(Writer::start))
     }
-    fn load<'a>(&'a self, _keys: &'a LoadKeys) -> BoxFuture<'a, Result<Loaded, StoreError>> {
-        todo!()
+
+    fn load<'a>(&'a self, keys: &'a LoadKeys) -> BoxFuture<'a, Result<Loaded, StoreError>> {
+        Box::pin(async move {
+            if keys.tasks.len() + keys.events.len() <= LOAD_INLINE_KEYS_MAX {
+                return read::load(&self.shared, keys);
+            }
+            let keys = keys.clone();
+            self.on_writer(move |writer| read::load(writer.shared(), &keys)).await
+        })
     }
+
     fn commit(
         &self,
-        _writes: WriteSet,
-        _durability: CommitDurability,
+        writes: WriteSet,
+        durability: CommitDurability,
     ) -> BoxFuture<'_, Result<u64, StoreError>> {
-        todo!()
+        Box::pin(async move {
+            let first = self.on_writer(move |writer| writer.commit(&writes, durability)).await?;
+            self.count(durability);
+            Ok(first)
+        })
     }
+
     fn waiting_before(
         &self,
-        _before_ms: i64,
-        _limit: usize,
+        before_ms: i64,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>> {
-        todo!()
+        Box::pin(async move { read::waiting_before(&self.shared, before_ms, limit) })
     }
-    fn trim(&self, _now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        todo!()
+
+    fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let removed = self.on_writer(move |writer| writer.trim(now_ms)).await?;
+            self.count(CommitDurability::Deferred);
+            Ok(removed)
+        })
     }
+
     fn task<'a>(
         &'a self,
-        _user_id: &'a UserId,
-        _task_id: &'a TaskId,
+        user_id: &'a UserId,
+        task_id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
-        todo!()
+        Box::pin(async move { read::task(&self.shared, user_id, task_id) })
     }
+
     fn tasks<'a>(
         &'a self,
-        _user_id: &'a UserId,
-        _filter: &'a TaskFilter,
-        _after: Option<&'a [u8]>,
-        _limit: usize,
+        user_id: &'a UserId,
+        filter: &'a TaskFilter,
+        after: Option<&'a [u8]>,
+        limit: usize,
     ) -> BoxFuture<'a, Result<TaskPage, StoreError>> {
-        todo!()
+        Box::pin(async move {
+            if filter.q.is_none() {
+                return read::tasks(&self.shared, user_id, filter, after, limit);
+            }
+            // Text search decodes every row that it looks at.
+            let shared = Arc::clone(&self.shared);
+            let (user_id, filter) = (user_id.clone(), filter.clone());
+            let after = after.map(<[u8]>::to_vec);
+            let search = move || read::tasks(&shared, &user_id, &filter, after.as_deref(), limit);
+            tokio::task::spawn_blocking(search)
+                .await
+                .unwrap_or_else(|error| Err(StoreError::Database(error.into())))
+        })
     }
+
     fn changes<'a>(
         &'a self,
-        _user_id: &'a UserId,
-        _sequence: u64,
-        _limit: usize,
-        _bytes_max: usize,
+        user_id: &'a UserId,
+        sequence: u64,
+        limit: usize,
+        bytes_max: usize,
     ) -> BoxFuture<'a, Result<ChangePage, StoreError>> {
-        todo!()
+        Box::pin(async move { read::changes(&self.shared, user_id, sequence, (limit, bytes_max)) })
     }
+
     fn outcome<'a>(
         &'a self,
-        _event_id: &'a EventId,
+        event_id: &'a EventId,
     ) -> BoxFuture<'a, Result<Option<KnownEvent>, StoreError>> {
-        todo!()
+        Box::pin(async move { read::outcome(&self.shared, event_id) })
     }
+
     fn head(&self) -> Position {
-        todo!()
+        self.shared.runs.load().position_of(self.shared.head())
     }
+
     fn earliest(&self) -> Position {
-        todo!()
+        self.shared.runs.load().position_of(self.shared.earliest())
     }
-    fn position_of(&self, _sequence: u64) -> Position {
-        todo!()
+
+    fn position_of(&self, sequence: u64) -> Position {
+        self.shared.runs.load().position_of(sequence)
     }
-    fn place(&self, _position: Position) -> Placement {
-        todo!()
+
+    fn place(&self, position: Position) -> Placement {
+        self.shared.runs.load().place(position, self.shared.earliest(), self.shared.head())
     }
+
     fn stats(&self) -> StoreStats {
-        todo!()
+        let counters = self.shared.counters.load();
+        StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
     }
+
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        todo!()
+        Box::pin(async move {
+            self.on_writer(Writer::close).await?;
+            self.count(CommitDurability::Immediate);
+            Ok(())
+        })
     }
+}
+
+/// redb's errors, one type an operation, as ours.
+macro_rules! from_redb {
+    ($($error:ty),+) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        })+
+    };
+}
+
+from_redb!(
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::SetDurabilityError,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError
+);
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) if is_full(&error) => Self::Full(error.into()),
+            error => Self::Database(error.into()),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -3,9 +3,15 @@
 //! Pure: no I/O, no async, no clock (times come from records), no Kafka, no HTTP.
 
 pub mod event;
+pub mod field;
+mod json;
+pub mod time;
 pub mod transition;
 
-use std::{fmt, sync::Arc};
+pub use json::JsonError;
+
+use serde::Deserialize;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// Longest task id and user id in bytes.
 pub const ID_BYTES_MAX: usize = 128;
@@ -123,12 +129,171 @@ pub struct Task {
 impl Task {
     /// The task as REST and WebSocket show it: one JSON object, keys in declaration order.
     pub fn to_json(&self) -> Vec<u8> {
-        todo!()
+        let mut out = Vec::with_capacity(JSON_BYTES_USUAL + self.title.len());
+        self.write_json(&mut out);
+        out
+    }
+
+    /// Appends what [`Task::to_json`] returns.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"id\":");
+        json::write_string(self.id.as_str(), out);
+        out.extend_from_slice(b",\"title\":");
+        json::write_string(&self.title, out);
+        out.extend_from_slice(b",\"description\":");
+        write_or_null(self.description.as_deref(), out, json::write_string);
+        out.extend_from_slice(b",\"user_id\":");
+        json::write_string(self.user_id.as_str(), out);
+        out.extend_from_slice(b",\"priority\":\"");
+        out.extend_from_slice(self.priority.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"due_date\":");
+        write_or_null(self.due_date, out, write_time);
+        out.extend_from_slice(b",\"labels\":");
+        write_labels(&self.labels, out);
+        out.extend_from_slice(b",\"completed\":");
+        out.extend_from_slice(if self.completed { b"true" } else { b"false" });
+        out.extend_from_slice(b",\"completed_at\":");
+        write_or_null(self.completed_at, out, write_time);
+        out.extend_from_slice(b",\"created_at\":");
+        write_time(self.created_at, out);
+        out.extend_from_slice(b",\"updated_at\":");
+        write_time(self.updated_at, out);
+        out.extend_from_slice(b",\"version\":");
+        write_number(self.version, out);
+        out.push(b'}');
     }
 
     /// The task that [`Task::to_json`] wrote.
     pub fn from_json(json: &[u8]) -> Option<Self> {
-        let _ = json;
-        todo!()
+        let row: Row<'_> = serde_json::from_slice(json).ok()?;
+        let instant = |text: Option<&str>| text.map_or(Some(None), |t| time::parse(t).map(Some));
+        Some(Self {
+            id: TaskId::new(&row.id)?,
+            title: row.title.into_owned(),
+            description: row.description.map(Cow::into_owned),
+            user_id: UserId::new(&row.user_id)?,
+            priority: Priority::parse(row.priority)?,
+            due_date: instant(row.due_date)?,
+            labels: row.labels,
+            completed: row.completed,
+            completed_at: instant(row.completed_at)?,
+            created_at: time::parse(row.created_at)?,
+            updated_at: time::parse(row.updated_at)?,
+            version: row.version,
+        })
+    }
+}
+
+/// A task's JSON as it lies in memory.
+#[derive(Deserialize)]
+struct Row<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    title: Cow<'a, str>,
+    #[serde(borrow)]
+    description: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user_id: Cow<'a, str>,
+    priority: &'a str,
+    due_date: Option<&'a str>,
+    labels: Vec<String>,
+    completed: bool,
+    completed_at: Option<&'a str>,
+    created_at: &'a str,
+    updated_at: &'a str,
+    version: u64,
+}
+
+/// A usual task's JSON, title apart.
+const JSON_BYTES_USUAL: usize = 384;
+
+pub(crate) fn write_or_null<T>(value: Option<T>, out: &mut Vec<u8>, write: fn(T, &mut Vec<u8>)) {
+    match value {
+        Some(value) => write(value, out),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn write_time(ms: i64, out: &mut Vec<u8>) {
+    out.push(b'"');
+    time::write(ms, out);
+    out.push(b'"');
+}
+
+fn write_number(number: u64, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, &number).expect("a number is written to memory");
+}
+
+fn write_labels(labels: &[String], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, label) in labels.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        json::write_string(label, out);
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn task() -> Task {
+        Task {
+            id: TaskId::new("t-1").unwrap(),
+            title: "a \"b\"".to_owned(),
+            description: None,
+            user_id: UserId::new("u").unwrap(),
+            priority: Priority::High,
+            due_date: Some(0),
+            labels: vec!["x".to_owned(), "\u{e4}\n".to_owned()],
+            completed: false,
+            completed_at: None,
+            created_at: 1,
+            updated_at: 2,
+            version: 3,
+        }
+    }
+
+    #[test]
+    fn a_task_is_one_object_in_a_fixed_form() {
+        let expected = concat!(
+            r#"{"id":"t-1","title":"a \"b\"","description":null,"user_id":"u","#,
+            r#""priority":"high","due_date":"1970-01-01T00:00:00.000Z","labels":["x","#,
+            "\"\u{e4}\\n\"],",
+            r#""completed":false,"completed_at":null,"created_at":"1970-01-01T00:00:00.001Z","#,
+            r#""updated_at":"1970-01-01T00:00:00.002Z","version":3}"#,
+        );
+        assert_eq!(String::from_utf8(task().to_json()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_we_did_not_write_is_no_task() {
+        for bad in ["", "{}", "null", "[]", r#"{"id":""}"#] {
+            assert_eq!(Task::from_json(bad.as_bytes()), None, "{bad}");
+        }
+        let whole = task().to_json();
+        assert_eq!(Task::from_json(&whole[..whole.len() - 1]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_task_survives_its_json(
+            title in ".{1,20}",
+            description in proptest::option::of(".{0,20}"),
+            due_date in proptest::option::of(time::TIME_MIN_MS..=time::TIME_MAX_MS),
+            labels in proptest::collection::vec(".{1,5}", 0..3),
+            version in any::<u64>(),
+        ) {
+            let completed_at = due_date;
+            let completed = due_date.is_some();
+            let task = Task {
+                title, description, due_date, labels, version, completed, completed_at, ..task()
+            };
+            prop_assert_eq!(Task::from_json(&task.to_json()), Some(task));
+        }
     }
 }

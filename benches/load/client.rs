@@ -1,0 +1,145 @@
+//! Lean clients: HTTP/1.1 with keep-alive, and the few Kafka requests that the measures send.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+use std::net::SocketAddr;
+use taskwire::wire::{
+    messages::{
+        ApiKey, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+        produce_request::{PartitionProduceData, TopicProduceData},
+    },
+    record::{self, NewRecord},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const PRODUCE_VERSION: i16 = 9;
+
+pub(crate) struct Http {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+impl Http {
+    pub(crate) async fn connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, buffer: BytesMut::with_capacity(4096) })
+    }
+
+    pub(crate) async fn get(&mut self, path: &str, token: &str) -> Answer {
+        self.send("GET", path, token, "").await
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &str,
+    ) -> Answer {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        if token.is_empty() {
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
+            self.stream.write_all(request.as_bytes()).await.expect("written");
+        } else {
+            self.stream.write_all(request.as_bytes()).await.expect("written");
+        }
+        self.receive().await
+    }
+
+    async fn receive(&mut self) -> Answer {
+        loop {
+            if let Some(head) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
+                let status = text[9..12].parse().expect("a status");
+                let length = text.split("content-length: ").nth(1).map_or(0, |rest| {
+                    rest.lines().next().unwrap_or("0").trim().parse::<usize>().expect("a length")
+                });
+                while self.buffer.len() < head + 4 + length {
+                    self.fill().await;
+                }
+                self.buffer.advance(head + 4);
+                return Answer { status, body: self.buffer.split_to(length).freeze() };
+            }
+            self.fill().await;
+        }
+    }
+
+    async fn fill(&mut self) {
+        let read = self.stream.read_buf(&mut self.buffer).await.expect("an answer");
+        assert!(read > 0, "the daemon closed the connection");
+    }
+}
+
+pub(crate) struct Kafka {
+    stream: TcpStream,
+    sent: i32,
+}
+
+impl Kafka {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the broker listens");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self { stream, sent: 0 }
+    }
+
+    /// Sends one batch with acks=all without waiting for its answer.
+    pub(crate) async fn send(&mut self, topic: &str, values: Vec<Bytes>, timestamp_ms: i64) {
+        let records: Vec<NewRecord> = values
+            .into_iter()
+            .map(|value| NewRecord { timestamp_ms, value: Some(value), ..NewRecord::default() })
+            .collect();
+        let (_, batch) = record::encode(&records).stamp(0, -1);
+        let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
+        let topic = TopicProduceData::default()
+            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_acks(-1)
+            .with_timeout_ms(30_000)
+            .with_topic_data(vec![topic]);
+        self.write(&request).await;
+    }
+
+    async fn write(&mut self, request: &ProduceRequest) {
+        self.sent += 1;
+        #[allow(clippy::as_conversions, reason = "the discriminant is the key")]
+        let header = RequestHeader::default()
+            .with_request_api_key(ApiKey::Produce as i16)
+            .with_request_api_version(PRODUCE_VERSION)
+            .with_correlation_id(self.sent);
+        let mut frame = BytesMut::new();
+        frame.put_i32(0);
+        header.encode(&mut frame, ProduceRequest::header_version(PRODUCE_VERSION)).expect("fits");
+        request.encode(&mut frame, PRODUCE_VERSION).expect("fits");
+        let length = i32::try_from(frame.len() - 4).expect("fits");
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        self.stream.write_all(&frame).await.expect("written");
+    }
+
+    /// The answer to the oldest batch that has none yet: its first offset.
+    pub(crate) async fn acknowledged(&mut self) -> i64 {
+        let length = usize::try_from(self.stream.read_i32().await.expect("an answer"));
+        let mut bytes = vec![0; length.expect("a length")];
+        self.stream.read_exact(&mut bytes).await.expect("an answer");
+        let mut bytes = Bytes::from(bytes);
+        let version = ProduceResponse::header_version(PRODUCE_VERSION);
+        ResponseHeader::decode(&mut bytes, version).expect("a header");
+        let answer = ProduceResponse::decode(&mut bytes, PRODUCE_VERSION).expect("an answer");
+        let partition = &answer.responses[0].partition_responses[0];
+        assert_eq!(partition.error_code, 0);
+        partition.base_offset
+    }
+}

@@ -1,0 +1,79 @@
+//! `/healthz`, `/readyz`, `/metrics`, `/ws/stats`.
+
+use super::{State, extract, problem::Problem};
+use axum::{
+    body::Body,
+    extract::State as AxumState,
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `GET /healthz`: 200 `ok`, or 503 with the reasons why not.
+pub(super) async fn health(AxumState(state): AxumState<Arc<State>>) -> Response<Body> {
+    let reasons = (state.parts.health)();
+    if reasons.is_empty() {
+        return document(StatusCode::OK, &json!({ "status": "ok" }));
+    }
+    let body = json!({ "status": "degraded", "reasons": reasons });
+    document(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// `GET /readyz`: 200 once apply has reached the log end seen at start, until the stop begins.
+pub(super) async fn readiness(AxumState(state): AxumState<Arc<State>>) -> Response<Body> {
+    let lag_records = state.progress.borrow().lag_records;
+    let (status, word) = match state.check_ready() {
+        _ if state.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        Ok(()) => (StatusCode::OK, "ready"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "catching_up"),
+    };
+    document(status, &json!({ "status": word, "lag_records": lag_records }))
+}
+
+/// `GET /metrics` (OpenMetrics)
+pub(super) async fn metrics(
+    AxumState(state): AxumState<Arc<State>>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    check_protection(&state, &headers)?;
+    let mut response = Response::new(Body::from(state.parts.metrics.render()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
+    Ok(response)
+}
+
+/// `GET /ws/stats`: counts only.
+pub(super) async fn sockets(
+    AxumState(state): AxumState<Arc<State>>,
+    headers: HeaderMap,
+) -> Result<Response<Body>, Problem> {
+    check_protection(&state, &headers)?;
+    let (hub, store) = (state.parts.hub.stats(), state.parts.store.stats());
+    let body = json!({
+        "total_connections": hub.sessions,
+        "user_connections": hub.users,
+        "tasks": store.tasks,
+        "changes_kept": store.changes,
+        "events_waiting": store.waiting,
+        "lag_records": state.progress.borrow().lag_records,
+        "position": state.parts.store.head().to_string(),
+    });
+    Ok(document(StatusCode::OK, &body))
+}
+
+fn check_protection(state: &State, headers: &HeaderMap) -> Result<(), Problem> {
+    if state.options.protects_metrics {
+        extract::authenticate(state, headers, None, None)?;
+    }
+    Ok(())
+}
+
+fn document(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,243 @@
+//! Reads, each on one snapshot.
+
+use super::{
+    Shared,
+    row::{self, ChangeRow, EventRow, TaskPlace, TaskRow},
+    tables::{CHANGES, EVENTS, TASK_IDS, TASKS, USER_CHANGES, USERS, WAITING, WAITING_SINCE},
+};
+use crate::{
+    store::{
+        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_ROWS_MAX, StoreError, StoredChange,
+        TaskFilter, TaskPage, WaitingEvent,
+    },
+    task::{Task, TaskId, UserId, event::EventId, transition::TaskState},
+};
+use bytes::Bytes;
+use redb::ReadTransaction;
+use std::{ops::Range, sync::atomic::Ordering};
+
+/// Most rows that one page of a filtered list looks at (some 2 ms without text search).
+const SCAN_ROWS_MAX: usize = 10_000;
+
+pub(super) const fn damaged(table: &'static str) -> StoreError {
+    StoreError::Damaged { table }
+}
+
+fn user_number(snapshot: &ReadTransaction, user_id: &UserId) -> Result<Option<u64>, StoreError> {
+    Ok(snapshot.open_table(USERS)?.get(user_id.as_str())?.map(|number| number.value()))
+}
+
+pub(super) fn load(shared: &Shared, keys: &LoadKeys) -> Result<Loaded, StoreError> {
+    let snapshot = shared.snapshot()?;
+    let mut loaded = Loaded { waiting_total: shared.counters.load().waiting, ..Loaded::default() };
+    let (ids, tasks) = (snapshot.open_table(TASK_IDS)?, snapshot.open_table(TASKS)?);
+    for id in &keys.tasks {
+        let Some(place) = ids.get(id.as_str())? else {
+            continue;
+        };
+        let state = match TaskPlace::decode(place.value()).ok_or(damaged("task_ids"))? {
+            TaskPlace::Tombstone(creation) => TaskState::Deleted { creation },
+            TaskPlace::At(user, number) => {
+                let row = tasks.get((user, number))?.ok_or(damaged("tasks"))?;
+                task_state(row.value()).ok_or(damaged("tasks"))?
+            }
+        };
+        loaded.tasks.insert(id.clone(), state);
+    }
+    if loaded.waiting_total > 0 {
+        load_waiting(&snapshot, keys, &mut loaded)?;
+    }
+    let events = snapshot.open_table(EVENTS)?;
+    for id in &keys.events {
+        if let Some(row) = events.get(&row::event_key(id)[..])? {
+            let row = EventRow::decode(row.value()).ok_or(damaged("events"))?;
+            loaded.events.insert(id.clone(), row.known);
+        }
+    }
+    Ok(loaded)
+}
+
+fn task_state(row: &[u8]) -> Option<TaskState> {
+    let row = TaskRow::decode(row)?;
+    Some(TaskState::Present { task: Task::from_json(row.json)?, creation: row.creation })
+}
+
+fn load_waiting(
+    snapshot: &ReadTransaction,
+    keys: &LoadKeys,
+    loaded: &mut Loaded,
+) -> Result<(), StoreError> {
+    let waiting = snapshot.open_table(WAITING)?;
+    for id in &keys.tasks {
+        let mut events = Vec::new();
+        for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
+            let (_, row) = entry?;
+            events.push(row::decode_waiting(id.as_str(), row.value()).ok_or(damaged("waiting"))?);
+        }
+        if !events.is_empty() {
+            loaded.waiting.insert(id.clone(), events);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn waiting_before(
+    shared: &Shared,
+    before_ms: i64,
+    limit: usize,
+) -> Result<Vec<WaitingEvent>, StoreError> {
+    let snapshot = shared.snapshot()?;
+    let (order, waiting) = (snapshot.open_table(WAITING_SINCE)?, snapshot.open_table(WAITING)?);
+    let mut events = Vec::new();
+    for entry in order.range(..(before_ms, 0))?.take(limit.min(PAGE_ROWS_MAX)) {
+        let (key, id) = entry?;
+        let (_, number) = key.value();
+        let row = waiting.get((id.value(), number))?.ok_or(damaged("waiting"))?;
+        events.push(row::decode_waiting(id.value(), row.value()).ok_or(damaged("waiting"))?);
+    }
+    Ok(events)
+}
+
+pub(super) fn task(
+    shared: &Shared,
+    user_id: &UserId,
+    task_id: &TaskId,
+) -> Result<Option<Bytes>, StoreError> {
+    let snapshot = shared.snapshot()?;
+    let Some(place) = snapshot.open_table(TASK_IDS)?.get(task_id.as_str())? else {
+        return Ok(None);
+    };
+    let place = TaskPlace::decode(place.value()).ok_or(damaged("task_ids"))?;
+    let TaskPlace::At(owner, number) = place else {
+        return Ok(None);
+    };
+    if user_number(&snapshot, user_id)? != Some(owner) {
+        return Ok(None);
+    }
+    let row = snapshot.open_table(TASKS)?.get((owner, number))?.ok_or(damaged("tasks"))?;
+    let row = TaskRow::decode(row.value()).ok_or(damaged("tasks"))?;
+    Ok(Some(Bytes::copy_from_slice(row.json)))
+}
+
+/// `after` that is no [`TaskPage::next`] counts as the end: it was checked where it came in, or it
+/// is of another store.
+pub(super) fn tasks(
+    shared: &Shared,
+    user_id: &UserId,
+    filter: &TaskFilter,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<TaskPage, StoreError> {
+    let snapshot = shared.snapshot()?;
+    let Some(user) = user_number(&snapshot, user_id)? else {
+        return Ok(TaskPage::default());
+    };
+    let first = match after {
+        None => 0,
+        Some(after) => match after.try_into().map(u64::from_be_bytes) {
+            Ok(number) => number.saturating_add(1),
+            Err(_) => return Ok(TaskPage::default()),
+        },
+    };
+    let (limit, text) = (limit.min(PAGE_ROWS_MAX), filter.q.as_deref().map(str::to_lowercase));
+    let mut page = PackedPage::default();
+    let (mut last, mut seen) = (first, 0);
+    let table = snapshot.open_table(TASKS)?;
+    for entry in table.range((user, first)..=(user, u64::MAX))? {
+        let (key, row) = entry?;
+        if page.rows.len() == limit || seen == SCAN_ROWS_MAX {
+            return Ok(page.into_page(Some(last)));
+        }
+        (last, seen) = (key.value().1, seen + 1);
+        let row = TaskRow::decode(row.value()).ok_or(damaged("tasks"))?;
+        if !row.passes(filter) {
+            continue;
+        }
+        if let Some(text) = &text
+            && !row.contains(text).ok_or(damaged("tasks"))?
+        {
+            continue;
+        }
+        page.push(row.json);
+    }
+    Ok(page.into_page(None))
+}
+
+/// The rows of a page in one allocation.
+#[derive(Default)]
+struct PackedPage {
+    bytes: Vec<u8>,
+    rows: Vec<Range<usize>>,
+}
+
+impl PackedPage {
+    fn push(&mut self, row: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(row);
+        self.rows.push(start..self.bytes.len());
+    }
+
+    fn into_rows(self) -> Vec<Bytes> {
+        let bytes = Bytes::from(self.bytes);
+        self.rows.into_iter().map(|row| bytes.slice(row)).collect()
+    }
+
+    fn into_page(self, last: Option<u64>) -> TaskPage {
+        let next = last.map(|number| number.to_be_bytes().to_vec());
+        TaskPage { tasks: self.into_rows(), next }
+    }
+}
+
+pub(super) fn changes(
+    shared: &Shared,
+    user_id: &UserId,
+    sequence: u64,
+    (limit, bytes_max): (usize, usize),
+) -> Result<ChangePage, StoreError> {
+    // Read before the snapshot, which then holds at least the changes up to here.
+    let head = shared.head();
+    let snapshot = shared.snapshot()?;
+    let seen_to = head.max(sequence);
+    let Some(user) = user_number(&snapshot, user_id)? else {
+        return Ok(ChangePage { changes: Vec::new(), seen_to });
+    };
+    let first = sequence.max(shared.earliest.load(Ordering::Acquire)).saturating_add(1);
+    let (index, table) = (snapshot.open_table(USER_CHANGES)?, snapshot.open_table(CHANGES)?);
+    let (mut packed, mut sequences) = (PackedPage::default(), Vec::new());
+    let mut is_cut = false;
+    for entry in index.range((user, first)..=(user, u64::MAX))? {
+        let (_, sequence) = entry?.0.value();
+        if sequences.len() == limit.min(PAGE_ROWS_MAX) || packed.bytes.len() >= bytes_max {
+            is_cut = true;
+            break;
+        }
+        let Some(row) = table.get(sequence)? else {
+            // Trimmed; its index row is swept later.
+            if sequence <= shared.earliest() {
+                continue;
+            }
+            return Err(damaged("changes"));
+        };
+        let row = ChangeRow::decode(row.value()).ok_or(damaged("changes"))?;
+        packed.push(row.message);
+        sequences.push(sequence);
+    }
+    let last = sequences.last().copied().unwrap_or(sequence);
+    let changes = sequences
+        .into_iter()
+        .zip(packed.into_rows())
+        .map(|(sequence, message)| StoredChange { sequence, message })
+        .collect();
+    Ok(ChangePage { changes, seen_to: if is_cut { last } else { seen_to.max(last) } })
+}
+
+pub(super) fn outcome(
+    shared: &Shared,
+    event_id: &EventId,
+) -> Result<Option<KnownEvent>, StoreError> {
+    let table = shared.snapshot()?.open_table(EVENTS)?;
+    let Some(row) = table.get(&row::event_key(event_id)[..])? else {
+        return Ok(None);
+    };
+    Ok(Some(EventRow::decode(row.value()).ok_or(damaged("events"))?.known))
+}

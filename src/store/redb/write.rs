@@ -1,0 +1,452 @@
+//! The writer: opens the tables, commits write sets, marks start and stop.
+
+use super::{
+    CommitDurability, Options, Shared,
+    file::FreeSpace,
+    read::damaged,
+    row::{self, ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
+    runs::{Run, Runs},
+    sweep::Sweeps,
+    tables::{
+        CHANGES, EVENTS, FORMAT, META, META_CLEAN, META_COUNTERS, META_EPOCH, META_FORMAT,
+        OUTBOUND, PROCESSED, RUNS, TASK_IDS, TASKS, USER_CHANGES, USERS, WAITING, WAITING_SINCE,
+    },
+};
+use crate::{
+    position::{Partition, TopicName, TopicPartition},
+    store::{NewChange, StoreError, StoreStart, WaitingEvent, WriteSet},
+    task::{TaskId, UserId, transition::TaskState},
+};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// What an open store begins with.
+pub(super) struct Opened {
+    pub(super) counters: Counters,
+    pub(super) runs: Runs,
+    pub(super) earliest: u64,
+}
+
+/// Makes the tables of a new file, and reads what every open store has at hand.
+pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
+    if database.begin_read()?.list_tables()?.next().is_none() {
+        create(database)?;
+    }
+    let snapshot = database.begin_read()?;
+    let meta = snapshot.open_table(META)?;
+    let format = meta.get(META_FORMAT)?.ok_or(damaged("meta"))?;
+    let found = row::decode_format(format.value()).ok_or(damaged("meta"))?;
+    if found > FORMAT {
+        return Err(StoreError::NewerFormat { found, known: FORMAT });
+    }
+    let epoch = meta.get(META_EPOCH)?.ok_or(damaged("meta"))?;
+    let epoch = row::decode_epoch(epoch.value()).ok_or(damaged("meta"))?;
+    let counters = meta.get(META_COUNTERS)?.ok_or(damaged("meta"))?;
+    let counters = Counters::decode(counters.value()).ok_or(damaged("meta"))?;
+    let mut runs = Vec::new();
+    for entry in snapshot.open_table(RUNS)?.iter()? {
+        let (number, first) = entry?;
+        let number = u32::try_from(number.value()).map_err(|_| damaged("runs"))?;
+        runs.push(Run { number, first: first.value() });
+    }
+    let runs = Runs::new(epoch, runs).ok_or(damaged("runs"))?;
+    let oldest = snapshot.open_table(CHANGES)?.first()?.map(|(sequence, _)| sequence.value());
+    let earliest = oldest.unwrap_or(counters.next_sequence).saturating_sub(1);
+    Ok(Opened { counters, runs, earliest })
+}
+
+/// All tables at once, so that readers find them. A new store counts as closed cleanly.
+fn create(database: &Database) -> Result<(), StoreError> {
+    let transaction = durable(database)?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let (epoch, _) = uuid::Uuid::new_v4().as_u64_pair();
+        meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..])?;
+        meta.insert(META_EPOCH, &epoch.to_le_bytes()[..])?;
+        meta.insert(META_CLEAN, &[1][..])?;
+        meta.insert(META_COUNTERS, &Counters::EMPTY.encode()[..])?;
+        transaction.open_table(RUNS)?.insert(1, 1)?;
+        transaction.open_table(USERS)?;
+        transaction.open_table(TASK_IDS)?;
+        transaction.open_table(TASKS)?;
+        transaction.open_table(CHANGES)?;
+        transaction.open_table(USER_CHANGES)?;
+        transaction.open_table(EVENTS)?;
+        transaction.open_table(WAITING)?;
+        transaction.open_table(WAITING_SINCE)?;
+        transaction.open_table(PROCESSED)?;
+        transaction.open_table(OUTBOUND)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// A transaction that is a checkpoint.
+fn durable(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+fn is_clean(transaction: &WriteTransaction) -> Result<bool, StoreError> {
+    let meta = transaction.open_table(META)?;
+    let mark = meta.get(META_CLEAN)?.ok_or(damaged("meta"))?;
+    Ok(mark.value() == [1])
+}
+
+/// Whether the last commit was that of [`Writer::close`]. Before a start nothing is at stake.
+pub(super) fn is_closed(shared: &Shared) -> bool {
+    let read = || -> Result<bool, StoreError> {
+        let meta = shared.snapshot()?.open_table(META)?;
+        Ok(meta.get(META_CLEAN)?.is_some_and(|mark| mark.value() == [1]))
+    };
+    read().unwrap_or(false)
+}
+
+/// Owns all commits; lives on the writer thread.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) options: Options,
+    pub(super) counters: Counters,
+    pub(super) sweeps: Sweeps,
+    /// How much disk is left, and how much must be.
+    space: (FreeSpace, u64),
+    /// What the first start found; `None` before it.
+    was_clean: Option<bool>,
+    is_closed: bool,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, options: Options, space: (FreeSpace, u64)) -> Self {
+        let counters = **shared.counters.load();
+        let sweeps = Sweeps::default();
+        Self { shared, options, counters, sweeps, space, was_clean: None, is_closed: false }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The first start marks the store as unclean and raises the run if it was so already; later
+    /// ones only read.
+    pub(super) fn start(&mut self) -> Result<StoreStart, StoreError> {
+        if self.was_clean.is_none() {
+            self.was_clean = Some(self.mark_start()?);
+        }
+        let snapshot = self.shared.snapshot()?;
+        let (mut processed, mut outbound) = (HashMap::new(), HashMap::new());
+        for entry in snapshot.open_table(PROCESSED)?.iter()? {
+            let (key, row) = entry?;
+            let place = topic_partition(key.value()).ok_or(damaged("processed"))?;
+            let row = row::decode_processed(row.value()).ok_or(damaged("processed"))?;
+            processed.insert(place, row);
+        }
+        for entry in snapshot.open_table(OUTBOUND)?.iter()? {
+            let (key, row) = entry?;
+            let place = topic_partition(key.value()).ok_or(damaged("outbound"))?;
+            outbound.insert(place, row::decode_offset(row.value()).ok_or(damaged("outbound"))?);
+        }
+        Ok(StoreStart { processed, outbound, was_clean: self.was_clean.unwrap_or(false) })
+    }
+
+    /// Whether the last stop was clean.
+    fn mark_start(&self) -> Result<bool, StoreError> {
+        self.check_space()?;
+        let transaction = durable(&self.shared.database)?;
+        let was_clean = is_clean(&transaction)?;
+        let mut runs = self.shared.runs.load_full();
+        if !was_clean {
+            runs = Arc::new(runs.raised(self.counters.next_sequence, self.shared.earliest()));
+            let mut table = transaction.open_table(RUNS)?;
+            table.retain(|_, _| false)?;
+            for run in runs.iter() {
+                table.insert(u64::from(run.number), run.first)?;
+            }
+        }
+        transaction.open_table(META)?.insert(META_CLEAN, &[0][..])?;
+        transaction.commit()?;
+        self.shared.runs.store(runs);
+        Ok(was_clean)
+    }
+
+    /// Commits a batch; returns the sequence of its first change.
+    pub(super) fn commit(
+        &mut self,
+        writes: &WriteSet,
+        durability: CommitDurability,
+    ) -> Result<u64, StoreError> {
+        self.check_space()?;
+        let first = self.counters.next_sequence;
+        let mut batch = Batch { counters: self.counters, users: HashMap::new() };
+        let transaction = self.begin(durability)?;
+        batch.write(&transaction, writes)?;
+        self.finish(transaction, batch.counters)?;
+        Ok(first)
+    }
+
+    /// A transaction, if commits are still allowed.
+    pub(super) fn begin(
+        &self,
+        durability: CommitDurability,
+    ) -> Result<WriteTransaction, StoreError> {
+        if self.is_closed {
+            return Err(StoreError::Database(io::Error::other("the store is closed").into()));
+        }
+        match durability {
+            CommitDurability::Immediate => durable(&self.shared.database),
+            CommitDurability::Deferred => {
+                let mut transaction = self.shared.database.begin_write()?;
+                transaction.set_durability(Durability::None)?;
+                Ok(transaction)
+            }
+        }
+    }
+
+    /// Commits with the counters as they are after it, and shows them once it is visible.
+    pub(super) fn finish(
+        &mut self,
+        transaction: WriteTransaction,
+        counters: Counters,
+    ) -> Result<(), StoreError> {
+        transaction.open_table(META)?.insert(META_COUNTERS, &counters.encode()[..])?;
+        transaction.commit()?;
+        self.counters = counters;
+        self.shared.counters.store(Arc::new(counters));
+        self.shared.next_sequence.store(counters.next_sequence, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes all durable and marks the stop as clean; nothing is committed after it.
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let transaction = self.begin(CommitDurability::Immediate)?;
+        transaction.open_table(META)?.insert(META_CLEAN, &[1][..])?;
+        self.finish(transaction, self.counters)?;
+        self.is_closed = true;
+        Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), StoreError> {
+        let (space, reserve) = &self.space;
+        if space.bytes() < *reserve {
+            return Err(StoreError::Full(io::Error::from(io::ErrorKind::StorageFull).into()));
+        }
+        Ok(())
+    }
+}
+
+fn topic_partition((topic, partition): (&str, i32)) -> Option<TopicPartition> {
+    Some(TopicPartition { topic: TopicName::new(topic)?, partition: Partition::new(partition)? })
+}
+
+/// One write set on its way into a transaction.
+struct Batch {
+    counters: Counters,
+    /// Numbers of the users met so far.
+    users: HashMap<UserId, u64>,
+}
+
+impl Batch {
+    fn write(
+        &mut self,
+        transaction: &WriteTransaction,
+        writes: &WriteSet,
+    ) -> Result<(), StoreError> {
+        self.number_users(transaction, writes)?;
+        if !writes.tasks.is_empty() {
+            self.write_tasks(transaction, &writes.tasks)?;
+        }
+        if !writes.changes.is_empty() {
+            self.write_changes(transaction, &writes.changes)?;
+        }
+        if !writes.events.is_empty() {
+            self.write_events(transaction, writes)?;
+        }
+        if !writes.waiting_taken.is_empty() {
+            self.take_waiting(transaction, &writes.waiting_taken)?;
+        }
+        if !writes.waiting_added.is_empty() {
+            self.add_waiting(transaction, &writes.waiting_added)?;
+        }
+        write_offsets(transaction, writes)
+    }
+
+    /// Gives every user of the batch its number; new ones are added.
+    fn number_users(
+        &mut self,
+        transaction: &WriteTransaction,
+        writes: &WriteSet,
+    ) -> Result<(), StoreError> {
+        let of_tasks = writes.tasks.iter().map(|(_, user_id, _)| user_id);
+        let of_changes = writes.changes.iter().map(|change| &change.user_id);
+        let mut table = None;
+        for user_id in of_tasks.chain(of_changes) {
+            if self.users.contains_key(user_id) {
+                continue;
+            }
+            let table = match &mut table {
+                Some(table) => table,
+                none => none.insert(transaction.open_table(USERS)?),
+            };
+            let known = table.get(user_id.as_str())?.map(|number| number.value());
+            let number = match known {
+                Some(number) => number,
+                None => {
+                    let number = take(&mut self.counters.next_user);
+                    table.insert(user_id.as_str(), number)?;
+                    number
+                }
+            };
+            self.users.insert(user_id.clone(), number);
+        }
+        Ok(())
+    }
+
+    fn user(&self, user_id: &UserId) -> u64 {
+        *self.users.get(user_id).expect("every user of the batch was numbered")
+    }
+
+    fn write_tasks(
+        &mut self,
+        transaction: &WriteTransaction,
+        states: &[(TaskId, UserId, TaskState)],
+    ) -> Result<(), StoreError> {
+        let mut ids = transaction.open_table(TASK_IDS)?;
+        let mut tasks = transaction.open_table(TASKS)?;
+        for (id, user_id, state) in states {
+            let user = self.user(user_id);
+            let known = match ids.get(id.as_str())? {
+                Some(row) => Some(TaskPlace::decode(row.value()).ok_or(damaged("task_ids"))?),
+                None => None,
+            };
+            match state {
+                // Not allowed by the contract, and nothing to write.
+                TaskState::Absent => debug_assert!(false, "an absent task is no new state"),
+                TaskState::Present { task, creation } => {
+                    let key = if let Some(TaskPlace::At(user, number)) = known {
+                        (user, number)
+                    } else {
+                        let key = (user, take(&mut self.counters.next_task));
+                        ids.insert(id.as_str(), &TaskPlace::At(key.0, key.1).encode()[..])?;
+                        self.counters.tasks += 1;
+                        key
+                    };
+                    tasks.insert(key, &TaskRow::encode(task, creation)[..])?;
+                }
+                TaskState::Deleted { creation } => {
+                    if let Some(TaskPlace::At(user, number)) = known {
+                        tasks.remove((user, number))?;
+                        self.counters.tasks = self.counters.tasks.saturating_sub(1);
+                    }
+                    ids.insert(id.as_str(), &TaskPlace::Tombstone(*creation).encode()[..])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_changes(
+        &mut self,
+        transaction: &WriteTransaction,
+        changes: &[NewChange],
+    ) -> Result<(), StoreError> {
+        let mut table = transaction.open_table(CHANGES)?;
+        let mut index = transaction.open_table(USER_CHANGES)?;
+        for change in changes {
+            let sequence = take(&mut self.counters.next_sequence);
+            table.insert(sequence, &ChangeRow::encode(change.timestamp_ms, &change.message)[..])?;
+            index.insert((self.user(&change.user_id), sequence), ())?;
+            self.counters.changes += 1;
+        }
+        Ok(())
+    }
+
+    fn write_events(
+        &mut self,
+        transaction: &WriteTransaction,
+        writes: &WriteSet,
+    ) -> Result<(), StoreError> {
+        let mut table = transaction.open_table(EVENTS)?;
+        for (id, known, timestamp_ms) in &writes.events {
+            let number = take(&mut self.counters.next_event);
+            let row =
+                EventRow { number, timestamp_ms: *timestamp_ms, known: known.clone() }.encode();
+            // A waiting event that is applied later replaces its row.
+            if table.insert(&row::event_key(id)[..], &row[..])?.is_none() {
+                self.counters.events += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_waiting(
+        &mut self,
+        transaction: &WriteTransaction,
+        taken: &[TaskId],
+    ) -> Result<(), StoreError> {
+        let mut waiting = transaction.open_table(WAITING)?;
+        let mut order = transaction.open_table(WAITING_SINCE)?;
+        for id in taken {
+            let mut keys = Vec::new();
+            for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
+                let (key, row) = entry?;
+                let event = row::decode_waiting(id.as_str(), row.value());
+                keys.push((event.ok_or(damaged("waiting"))?.since_ms, key.value().1));
+            }
+            for key in keys {
+                waiting.remove((id.as_str(), key.1))?;
+                order.remove(key)?;
+                self.counters.waiting = self.counters.waiting.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_waiting(
+        &mut self,
+        transaction: &WriteTransaction,
+        added: &[WaitingEvent],
+    ) -> Result<(), StoreError> {
+        let mut waiting = transaction.open_table(WAITING)?;
+        let mut order = transaction.open_table(WAITING_SINCE)?;
+        for event in added {
+            let number = take(&mut self.counters.next_waiting);
+            let id = event.task_id.as_str();
+            waiting.insert((id, number), &row::encode_waiting(event)[..])?;
+            order.insert((event.since_ms, number), id)?;
+            self.counters.waiting += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The number, which is used up.
+const fn take(next: &mut u64) -> u64 {
+    let number = *next;
+    *next += 1;
+    number
+}
+
+fn write_offsets(transaction: &WriteTransaction, writes: &WriteSet) -> Result<(), StoreError> {
+    if !writes.processed.is_empty() {
+        let mut table = transaction.open_table(PROCESSED)?;
+        for (place, processed) in &writes.processed {
+            let key = (place.topic.as_str(), place.partition.get());
+            table.insert(key, &row::encode_processed(*processed)[..])?;
+        }
+    }
+    if !writes.outbound.is_empty() {
+        let mut table = transaction.open_table(OUTBOUND)?;
+        for (place, offset) in &writes.outbound {
+            let key = (place.topic.as_str(), place.partition.get());
+            table.insert(key, &row::encode_offset(*offset)[..])?;
+        }
+    }
+    Ok(())
+}

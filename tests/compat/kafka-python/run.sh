@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+cd "$(dirname "$0")"
+. ../daemon.sh
+daemon_start
+TOKEN=$(token ada) "$VENV/bin/python" check.py
+echo "kafka-python: passed"

@@ -1,0 +1,92 @@
+//! Starts that must not be: a clear message and the right exit code.
+
+use crate::support::{TestDaemon, taskwire};
+use std::{fs, net::TcpListener, process::Output};
+use tempfile::TempDir;
+
+fn run(args: &[&str]) -> Output {
+    taskwire().args(args).output().expect("the binary runs")
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for word in words {
+        assert!(text.contains(word), "no `{word}` in: {text}");
+    }
+}
+
+fn serve(dir: &TempDir, more: &[&str]) -> Output {
+    let data = dir.path().join("data").display().to_string();
+    let mut args = vec!["serve", "--data-dir", &data, "--kafka-listen", "127.0.0.1:0"];
+    args.extend(
+        ["--http-listen", "127.0.0.1:0"].iter().filter(|_| !more.contains(&"--http-listen")),
+    );
+    args.extend(more);
+    run(&args)
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let dir = TempDir::new().expect("a directory");
+    check(&serve(&dir, &["--http-listen", &address]), 1, &[&address, "in use"]);
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_is_named() {
+    let daemon = TestDaemon::start().await;
+    let data = daemon.data_dir().display().to_string();
+    let args = ["serve", "--data-dir", &data, "--http-listen", "127.0.0.1:0"];
+    let output = run(&[&args[..], &["--kafka-listen", "127.0.0.1:0"]].concat());
+    check(&output, 1, &["in use", &daemon.pid().to_string()]);
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_right_one() {
+    let dir = TempDir::new().expect("a directory");
+    let file = dir.path().join("taskwire.toml");
+    fs::write(&file, "http-lissten = \"127.0.0.1:0\"\n").expect("written");
+    let file = file.display().to_string();
+    check(&run(&["config", "check", "--config", &file]), 78, &["http-lissten", "http-listen"]);
+    let output = taskwire().env("TASKWIRE_TOPICC", "x").args(["config", "check"]).output();
+    check(&output.expect("it runs"), 78, &["TASKWIRE_TOPICC", "TASKWIRE_TOPIC"]);
+    check(&run(&["serve", "--no-such-flag"]), 2, &["--no-such-flag"]);
+    fs::write(dir.path().join("bad.toml"), "durability = \"maybe\"\n").expect("written");
+    let bad = dir.path().join("bad.toml").display().to_string();
+    check(&run(&["config", "check", "--config", &bad]), 78, &["durability", "commit"]);
+}
+
+#[test]
+fn a_listener_off_loopback_needs_authentication() {
+    let dir = TempDir::new().expect("a directory");
+    let data = dir.path().join("data").display().to_string();
+    let args =
+        ["serve", "--data-dir", &data, "--http-listen", "0.0.0.0:0", "--kafka-listen", "none"];
+    let output = taskwire().env_remove("TASKWIRE_JWT_SECRET").args(args).output();
+    check(&output.expect("it runs"), 78, &["jwt-secret"]);
+}
+
+#[tokio::test]
+async fn a_log_that_ends_below_the_store_is_not_started() {
+    let mut daemon = TestDaemon::start().await;
+    daemon.produce(&[crate::support::created("t", "ada", "x")]).await;
+    daemon.user("ada").task("t").await;
+    assert!(daemon.terminate().success());
+    let data = daemon.data_dir();
+    fs::remove_dir_all(data.join("log")).expect("removed");
+    let data = data.display().to_string();
+    let args = ["serve", "--data-dir", &data, "--http-listen", "127.0.0.1:0"];
+    let output = run(&[&args[..], &["--kafka-listen", "127.0.0.1:0"]].concat());
+    check(&output, 1, &["task-events"]);
+}
+
+#[test]
+fn the_selftest_passes() {
+    let output = run(&["selftest"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("ALL TESTS PASSED"), "{text}");
+}

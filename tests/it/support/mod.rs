@@ -1,0 +1,186 @@
+//! A daemon to test, and clients of its three doors.
+
+pub(crate) mod http;
+pub(crate) mod kafka;
+pub(crate) mod socket;
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+use taskwire::{clock::Clock, task::UserId};
+use tempfile::TempDir;
+
+/// How long any single fact may take to become true.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const SECRET: &str = "integration-secret-integration-secret";
+
+/// A running daemon in a directory of its own; killed when dropped.
+pub(crate) struct TestDaemon {
+    dir: TempDir,
+    flags: Vec<String>,
+    child: Child,
+    pub(crate) http: SocketAddr,
+    pub(crate) kafka: SocketAddr,
+}
+
+impl TestDaemon {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let child = spawn(dir.path(), &flags, any, any);
+        let mut daemon = Self { dir, flags, child, http: any, kafka: any };
+        daemon.wait_until_ready().await;
+        daemon
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it can be waited for");
+        drop(fs::remove_file(self.data_dir().join("endpoints.json"))); // stale after a kill
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the daemon does not stop\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Starts it again on the same directory and ports.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
+        self.wait_until_ready().await;
+    }
+
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart().await;
+    }
+
+    pub(crate) fn token(&self, user: &str) -> String {
+        let user = UserId::new(user).expect("a user id");
+        taskwire::auth::sign(SECRET.as_bytes(), &user, 3600, false, &Clock::system())
+    }
+
+    /// The daemon's own words.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                panic!("the daemon ended with {status}\n{}", self.log());
+            }
+            if let Some((http, kafka)) = endpoints(&self.data_dir(), self.pid()) {
+                (self.http, self.kafka) = (http, kafka);
+                if http::try_get(http, "/readyz").await == Some(200) {
+                    return;
+                }
+            }
+            assert!(Instant::now() < end, "the daemon is not ready\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for TestDaemon {
+    #[allow(clippy::print_stderr, reason = "a failed test shows the daemon's words")]
+    fn drop(&mut self) {
+        drop(self.child.kill()); // it may have ended already
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+    }
+}
+
+/// The binary under test.
+pub(crate) fn taskwire() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskwire"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("TASKWIRE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("TASKWIRE_JWT_SECRET", SECRET);
+    command
+}
+
+fn spawn(dir: &Path, flags: &[String], http: SocketAddr, kafka: SocketAddr) -> Child {
+    let log = fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
+    taskwire()
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .args(["--http-listen", &http.to_string(), "--kafka-listen", &kafka.to_string()])
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("the binary runs")
+}
+
+/// The addresses that the daemon `pid` wrote.
+fn endpoints(data_dir: &Path, pid: u32) -> Option<(SocketAddr, SocketAddr)> {
+    let text = fs::read_to_string(data_dir.join("endpoints.json")).ok()?;
+    let value: Value = serde_json::from_str(&text).ok()?;
+    let address = |key: &str| value[key].get(0)?.as_str()?.parse().ok();
+    (value["pid"] == pid).then(|| Some((address("http")?, address("kafka")?)))?
+}
+
+/// A `task_created` in the seed's form.
+pub(crate) fn created(id: &str, user: &str, title: &str) -> Value {
+    json!({"type": "task_created", "data": {"id": id, "title": title, "user_id": user}})
+}
+
+/// The same with an event id.
+pub(crate) fn with_event_id(mut event: Value, event_id: &str) -> Value {
+    event["event_id"] = json!(event_id);
+    event
+}
+
+/// Waits until `fact` gives a value.
+pub(crate) async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut fact: F) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = fact().await {
+            return value;
+        }
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
