@@ -3,20 +3,20 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 mod config_verb;
-mod groups;
+pub mod groups;
 mod healthcheck;
 mod http_client;
-mod kafka_client;
+pub mod kafka_client;
 mod logging;
 mod output;
-mod records;
+pub mod records;
 mod running;
 mod selftest;
-mod send;
+pub mod send;
 mod serve;
 mod tail;
 mod token;
-mod topics;
+pub mod topics;
 mod version;
 mod ws_client;
 
