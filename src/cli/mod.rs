@@ -3,20 +3,29 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 mod config_verb;
+pub mod groups;
 mod healthcheck;
 mod http_client;
+pub mod kafka_client;
 mod logging;
 mod output;
+pub mod records;
 mod running;
 mod selftest;
+pub mod send;
 mod serve;
 mod tail;
 mod token;
+pub mod topics;
 mod version;
 mod ws_client;
 
-use crate::config::{ConfigError, Flags};
+use crate::{
+    config::{ConfigError, Flags},
+    daemon,
+};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use kafka_client::VerbError;
 use std::io;
 
 /// Why a verb did not do it.
@@ -48,6 +57,16 @@ impl Failure {
     }
 }
 
+impl From<VerbError> for Failure {
+    fn from(error: VerbError) -> Self {
+        match error {
+            VerbError::Usage(text) => Self::Usage(text),
+            VerbError::Output(error) => Self::Output(error),
+            error => Self::Failed(daemon::chain(&error)),
+        }
+    }
+}
+
 /// A parsed command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -70,8 +89,16 @@ enum Verb {
     Serve(serve::ServeArgs),
     /// Sign a token for a user
     Token(token::TokenArgs),
+    /// Send an event to the topic of any broker
+    Send(send::SendArgs),
     /// Print a user's changes as they come
     Tail(tail::TailArgs),
+    /// List topics with their partitions and offsets
+    Topics(topics::TopicsArgs),
+    /// Print the records of a topic
+    Records(records::RecordsArgs),
+    /// List consumer groups with their members, committed offsets and lag
+    Groups(groups::GroupsArgs),
     /// Drive every flow over real sockets, against a throw-away daemon or a running one
     Selftest(selftest::SelftestArgs),
     /// Check or print the configuration
@@ -106,6 +133,10 @@ impl Command {
             None => serve::run(serve::ServeArgs::default(), &flags).await,
             Some(Verb::Serve(args)) => serve::run(args, &flags).await,
             Some(Verb::Token(args)) => token::run(&args, &flags),
+            Some(Verb::Send(args)) => Ok(send::run(args, &mut io::stdout()).await?),
+            Some(Verb::Topics(args)) => Ok(topics::run(args, &mut io::stdout()).await?),
+            Some(Verb::Records(args)) => Ok(records::run(args, &mut io::stdout()).await?),
+            Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
             Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),

@@ -87,7 +87,7 @@ fn greet(endpoints: &Endpoints, is_development: bool) {
         text.push_str(&format!(
             "\n  Try, in another terminal:\n\
              \x20   taskwire tail\n\
-             \x20   taskwire send task_created title=\"Hello\"\n\
+             \x20   taskwire send task_created title=\"Hello\" --user dev\n\
              \x20   curl {http}/api/tasks\n\
              \x20   curl {http}/api/tasks -H 'content-type: application/json' \
              -d '{{\"title\":\"By REST\"}}'\n\

@@ -98,13 +98,14 @@ pub(super) async fn duplicates(bench: &Bench) -> Outcome {
 pub(super) async fn bad(bench: &Bench) -> Outcome {
     let (user, id) = (bench.user("bad"), bench.id());
     let marker = format!("this is no event {}", bench.id());
+    let topic = format!("{}.dlq", bench.topic);
+    let end = bench.end(&topic).await?;
     bench.produce(&id, marker.as_bytes(), &[]).await?;
     bench.send("task_created", json!({"id": id, "title": "after", "user_id": user})).await?;
     bench.task_when(&bench.http(&user), &id, "the event after the bad record", |_| true).await?;
-    let topic = format!("{}.dlq", bench.topic);
     eventually("the bad record in the dead-letter topic", || async {
-        let values = bench.values(&topic).await.ok()?;
-        values.iter().any(|value| value == marker.as_bytes()).then_some(())
+        let values = bench.values(&topic, end).await.ok()?;
+        values.contains(&marker).then_some(())
     })
     .await
 }

@@ -1,6 +1,22 @@
 //! The Kafka side of the bench.
 
 use super::{Outcome, bench::Bench};
+use crate::{
+    cli::{
+        kafka_client::{ClientError, KafkaClient},
+        records::{self, RecordsArgs, StartAt},
+    },
+    clock::Clock,
+    daemon::chain,
+    wire::record::{self, NewRecord},
+};
+use bytes::Bytes;
+use serde_json::Value;
+
+/// One partition for all, so that the events of a step keep their order.
+const PARTITION: i32 = 0;
+/// ListOffsets: the end of the log.
+const LATEST: i64 = -1;
 
 impl Bench {
     /// Produces one record to the applied topic.
@@ -10,13 +26,56 @@ impl Bench {
         value: &[u8],
         headers: &[(&str, &str)],
     ) -> Outcome {
-        let _ = (key, value, headers);
-        Err("not yet".into())
+        let header = |(name, value): &(&str, &str)| {
+            ((*name).to_owned(), Bytes::copy_from_slice(value.as_bytes()))
+        };
+        let record = NewRecord {
+            timestamp_ms: Clock::system().now_ms(),
+            key: Some(Bytes::copy_from_slice(key.as_bytes())),
+            value: Some(Bytes::copy_from_slice(value)),
+            headers: headers.iter().map(header).collect(),
+        };
+        let (_, batch) = record::encode(&[record]).stamp(0, -1);
+        let produce = async {
+            let mut client = KafkaClient::connect(&self.bootstrap).await?;
+            let topic = client.topic_or_new(self.topic.as_str()).await?;
+            client.produce(&topic, PARTITION, batch).await
+        };
+        produce.await.map(drop).map_err(|error: ClientError| chain(&error))
     }
 
-    /// Values of all records of a topic's first partition.
-    pub(super) async fn values(&self, topic: &str) -> Result<Vec<Vec<u8>>, String> {
-        let _ = topic;
-        Err("not yet".into())
+    /// Where the topic ends now; 0 if it is not there yet.
+    pub(super) async fn end(&self, topic: &str) -> Result<i64, String> {
+        let look = async {
+            let mut client = KafkaClient::connect(&self.bootstrap).await?;
+            match client.topic(topic).await {
+                Ok(topic) => client.offsets(&topic, LATEST).await,
+                Err(ClientError::Refused { .. }) => Ok(Default::default()),
+                Err(error) => Err(error),
+            }
+        };
+        let ends = look.await.map_err(|error| chain(&error))?;
+        Ok(ends.get(&PARTITION).copied().unwrap_or_default())
+    }
+
+    /// Values of a topic's records from an offset on.
+    pub(super) async fn values(&self, topic: &str, from: i64) -> Result<Vec<String>, String> {
+        let args = RecordsArgs {
+            topic: topic.to_owned(),
+            partition: Some(PARTITION),
+            from: StartAt::Offset(from),
+            limit: None,
+            follow: false,
+            bootstrap: self.bootstrap.clone(),
+            json: true,
+        };
+        let mut lines = Vec::new();
+        records::run(args, &mut lines).await.map_err(|error| chain(&error))?;
+        let text = String::from_utf8_lossy(&lines);
+        let values = text.lines().filter_map(|line| {
+            let record: Value = serde_json::from_str(line).ok()?;
+            record["value"].as_str().map(str::to_owned)
+        });
+        Ok(values.collect())
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 use bench::Bench;
 use clap::Args;
 use daemon::OwnDaemon;
-use futures_util::future::BoxFuture;
+use futures_util::future::LocalBoxFuture;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -78,7 +78,7 @@ async fn with_own_daemon(report: &mut Report) -> Result<(), Failure> {
 }
 
 async fn flows(bench: &Bench, report: &mut Report) -> Result<(), Failure> {
-    let steps: Vec<(&str, BoxFuture<'_, Outcome>)> = vec![
+    let steps: Vec<(&str, LocalBoxFuture<'_, Outcome>)> = vec![
         ("the daemon is alive and ready", Box::pin(bench.is_ready())),
         ("an event on the topic creates a task", Box::pin(events::create(bench))),
         ("events update, complete and delete it", Box::pin(events::lifecycle(bench))),
