@@ -35,7 +35,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 /// Commands that wait for the worker; more wait with their connections.
 const INBOX_MAX: usize = 1024;
@@ -131,7 +130,6 @@ pub type FetchedOffsets = Vec<(TopicPartition, Option<CommittedOffset>)>;
 pub struct Coordinator {
     inbox: mpsc::Sender<Command>,
     reserved: Arc<str>,
-    draining: CancellationToken,
 }
 
 /// Loads the committed offsets and starts the worker.
@@ -163,7 +161,7 @@ fn start_with<S: OffsetStore>(
     worker.load(offsets);
     // Its keeper is `Coordinator::ended`: a worker that panics drops its inbox.
     drop(tokio::spawn(worker.run(commands)));
-    Coordinator { inbox, reserved, draining: CancellationToken::new() }
+    Coordinator { inbox, reserved }
 }
 
 /// Where committed offsets are kept. A trait so that the worker runs without a disk in tests.
@@ -227,12 +225,6 @@ impl Coordinator {
         self.inbox.closed().await;
     }
 
-    /// Answers joins and syncs that wait, now and from now on, so that a stop is not held up by a
-    /// rebalance. Clients look for the coordinator again, and find the next run.
-    pub fn drain(&self) {
-        self.draining.cancel();
-    }
-
     /// JoinGroup.
     ///
     /// # Errors
@@ -241,7 +233,7 @@ impl Coordinator {
         let member_id: Arc<str> = Arc::from(request.identity.member_id.as_str());
         let refuse = |error| JoinRefused { error, member_id: member_id.clone() };
         let group = self.membership_id(group).map_err(refuse)?;
-        let sent = self.ask_or_drain(|reply| Command::Join(group, request, reply)).await;
+        let sent = self.ask(|reply| Command::Join(group, request, reply)).await;
         sent.map_err(refuse)?
     }
 
@@ -251,7 +243,7 @@ impl Coordinator {
     /// Why there is no assignment.
     pub async fn sync(&self, group: &str, request: SyncRequest) -> SyncReply {
         let group = self.membership_id(group)?;
-        self.ask_or_drain(|reply| Command::Sync(group, request, reply)).await?
+        self.ask(|reply| Command::Sync(group, request, reply)).await?
     }
 
     /// Heartbeat.
@@ -340,17 +332,6 @@ impl Coordinator {
         let stops = |()| ErrorCode::CoordinatorNotAvailable;
         self.inbox.send(command(reply)).await.map_err(|_| stops(()))?;
         answer.await.map_err(|_| stops(()))
-    }
-
-    async fn ask_or_drain<T>(
-        &self,
-        command: impl FnOnce(Reply<T>) -> Command,
-    ) -> Result<T, ErrorCode> {
-        tokio::select! {
-            biased;
-            answer = self.ask(command) => answer,
-            () = self.draining.cancelled() => Err(ErrorCode::CoordinatorNotAvailable),
-        }
     }
 
     fn membership_id(&self, group: &str) -> Result<Arc<str>, ErrorCode> {

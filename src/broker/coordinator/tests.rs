@@ -432,14 +432,3 @@ async fn worker_ends_after_its_writes_when_the_last_handle_goes() {
     sleep(Duration::from_millis(1)).await;
     assert_eq!(store.len(), 1);
 }
-
-#[tokio::test(start_paused = true)]
-async fn rebalance_does_not_hold_up_a_stop() {
-    let coordinator = coordinator();
-    join(&coordinator, "", "a").await;
-    let mut waiting = pin!(coordinator.join("g", join_request("", "b")));
-    begin(waiting.as_mut()).await;
-    coordinator.drain();
-    let refused = waiting.await.expect_err("drained");
-    assert_eq!(refused.error, ErrorCode::CoordinatorNotAvailable);
-}

@@ -263,11 +263,12 @@ fn protocol_is_chosen_by_votes_among_those_all_know() {
 #[test]
 fn protocol_that_the_group_does_not_share_is_refused() {
     let mut group = stable(&["a"]);
-    let mut cases = Vec::new();
-    cases.push(JoinRequest { protocol_type: Arc::from("connect"), ..request("", "b") });
-    cases.push(JoinRequest { protocols: protocols(&["sticky"]), ..request("", "b") });
-    cases.push(JoinRequest { protocols: Vec::new(), ..request("", "b") });
-    cases.push(JoinRequest { protocol_type: Arc::from(""), ..request("", "b") });
+    let cases = [
+        JoinRequest { protocol_type: Arc::from("connect"), ..request("", "b") },
+        JoinRequest { protocols: protocols(&["sticky"]), ..request("", "b") },
+        JoinRequest { protocols: Vec::new(), ..request("", "b") },
+        JoinRequest { protocol_type: Arc::from(""), ..request("", "b") },
+    ];
     for case in cases {
         let refused = group.join(ticket(1), case, at(1));
         check(&refused, &["join 1 -> InconsistentGroupProtocol "]);
