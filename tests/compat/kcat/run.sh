@@ -19,7 +19,7 @@ check "offset by time" grep -q 'offset 0' <(kcat -b "$BOOTSTRAP" -Q -t kcat-none
 echo 'k1:v1' | kcat -b "$BOOTSTRAP" -P -t kcat-keys -K: -H trace=abc
 check "key and header come back" \
   test "$(kcat -b "$BOOTSTRAP" -C -t kcat-keys -o beginning -e -q -f '%k %s %h\n')" = "k1 v1 trace=abc"
-timeout 20 kcat -b "$BOOTSTRAP" -G kcat-group kcat-none -c 5000 -q >"$WORK/group.txt" 2>/dev/null
+timeout 20 kcat -b "$BOOTSTRAP" -X auto.offset.reset=earliest -G kcat-group -c 5000 -q kcat-none >"$WORK/group.txt" 2>/dev/null
 check "a consumer group reads all" test "$(sort -n "$WORK/group.txt" | uniq | wc -l)" = 5000
 
 TOKEN=$(token grace)
