@@ -74,8 +74,8 @@ impl World {
         };
         let (applied, worker) = run(Parts {
             options,
-            feed: Arc::clone(&self.log) as Arc<dyn EventLog>,
-            store: Arc::clone(&self.store) as Arc<dyn Store>,
+            feed: self.log.clone(),
+            store: self.store.clone(),
             publish: Box::new(move |changes| published.lock().unwrap().extend(changes)),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -250,7 +250,7 @@ async fn poison_never_stops_the_partition() {
     for (value, _) in poison {
         world.log.produce(0, value, 7);
     }
-    world.log.damage(Some(bytes::Bytes::from_static(b"raw")));
+    world.log.damage(Some(&bytes::Bytes::from_static(b"raw")));
     world.log.damage(None);
     world.send(&created("e", "1000000000000000000000000000000", "a"));
     let state = world.drain().await;
