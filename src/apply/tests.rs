@@ -159,7 +159,10 @@ async fn events_become_tasks_changes_and_messages() {
         "price task-events/0/3",
     ];
     assert_eq!(messages(&state), expected);
-    let deleted = r#"{"type":"task_deleted","data":{"id":"t","user_id":"u","version":3},"event_id":"task-events/0/2","time":"1970-01-01T00:00:00.002Z""#;
+    let deleted = concat!(
+        r#"{"type":"task_deleted","data":{"id":"t","user_id":"u","version":3},"#,
+        r#""event_id":"task-events/0/2","time":"1970-01-01T00:00:00.002Z""#,
+    );
     assert_eq!(state.changes[2].message, deleted);
     assert!(!state.changes[3].message.contains(&b'\n'));
     assert_eq!(world.metrics.apply_ignored.get(), 1);
