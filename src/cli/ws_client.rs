@@ -63,7 +63,9 @@ impl WsClient {
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Text(text))) => return Incoming::Text(text.as_str().to_owned()),
-                Some(Ok(Message::Close(frame))) => return Incoming::Closed(frame.map(parts)),
+                Some(Ok(Message::Close(frame))) => {
+                    return Incoming::Closed(frame.as_ref().map(parts));
+                }
                 Some(Ok(_)) => (),
                 Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) | None => {
                     return Incoming::Closed(None);
@@ -111,6 +113,6 @@ async fn open(
     }
 }
 
-fn parts(frame: CloseFrame) -> (u16, String) {
+fn parts(frame: &CloseFrame) -> (u16, String) {
     (frame.code.into(), frame.reason.as_str().to_owned())
 }

@@ -59,7 +59,8 @@ pub(crate) const FILE_VARIABLE: &str = "TASKWIRE_CONFIG";
 
 macro_rules! settings {
     ($($(#[doc = $help:literal])+
-        $name:ident: $kind:ident $reach:expr, $key:literal = $form:literal, $default:literal;)*) => {
+        $name:ident: $kind:ident $reach:expr, $key:literal = $form:literal,
+        $default:literal;)*) => {
         $(
             $(#[doc = $help])+
             pub(crate) const $name: Setting = Setting {

@@ -228,10 +228,9 @@ impl Daemon {
     pub async fn ready(&mut self) -> Result<(), Failure> {
         let mut progress = self.applied.progress();
         tokio::select! {
-            reached = progress.wait_for(|progress| progress.is_caught_up) => match reached {
-                Ok(_) => return Ok(()),
-                // Apply is gone; the reason is on its handle.
-                Err(_) => (),
+            // Where it fails, apply is gone, and the reason is on its handle.
+            reached = progress.wait_for(|progress| progress.is_caught_up) => if reached.is_ok() {
+                return Ok(());
             },
             failure = self.failed() => return Err(failure),
         }

@@ -53,7 +53,7 @@ fn a_taken_port_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let dir = TempDir::new().expect("a directory");
-    check(&serve(&dir, &["--http-listen", &address]), 1, &[&address, "in use"]);
+    check(&serve(&dir, &["--http-listen", &address]), 1, &[&address, "taken"]);
 }
 
 #[tokio::test]
@@ -98,6 +98,7 @@ async fn a_log_that_ends_below_the_store_is_not_started() {
     assert!(daemon.terminate().success());
     let data = daemon.data_dir();
     fs::remove_dir_all(data.join("log")).expect("removed");
+    fs::remove_file(data.join("broker.redb")).expect("removed");
     let data = data.display().to_string();
     let args = ["serve", "--data-dir", &data, "--http-listen", "127.0.0.1:0"];
     let output = run(&[&args[..], &["--kafka-listen", "127.0.0.1:0"]].concat());

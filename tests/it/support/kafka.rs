@@ -92,9 +92,13 @@ impl TestDaemon {
 
 impl KafkaClient {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the broker listens");
-        stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, correlation_id: 0 }
+        Self::try_connect(address).await.expect("the broker listens")
+    }
+
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, correlation_id: 0 })
     }
 
     /// Sends a request and gives its answer; `None` if the connection ends first.
