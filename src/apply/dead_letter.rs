@@ -1,8 +1,8 @@
 //! Dead letters: their form on the topic, and publishing each once.
 //!
-//! A letter is published durably before the commit that passes its record. The store keeps how far the
-//! dead-letter topic was read or written at each commit; what lies beyond is read at start, and a
-//! record whose letter is there gets no second one.
+//! A letter is published durably before the commit that passes its record. The store keeps how far
+//! the dead-letter topic was read or written at each commit; what lies beyond is read at start, and
+//! a record whose letter is there gets no second one.
 
 use super::back_off::BackOff;
 use crate::{

@@ -118,12 +118,12 @@ impl MemoryLog {
     }
 
     /// Adds a range of one offset that cannot be read.
-    pub(super) fn damage(&self, bytes: Option<Bytes>) {
+    pub(super) fn damage(&self, bytes: Option<&Bytes>) {
         self.append(&topic(), Partition::ZERO, |offset| FeedItem::Unreadable {
             from: offset,
             to: offset.next(),
             detail: "wrong crc".to_owned(),
-            bytes: bytes.clone(),
+            bytes: bytes.cloned(),
         });
     }
 

@@ -1,4 +1,5 @@
-//! What a socket is sent about a change, but for its position: a JSON object without its last brace.
+//! What a socket is sent about a change, but for its position: a JSON object without its last
+//! brace.
 
 use crate::task::{Task, time};
 use bytes::Bytes;

@@ -1,11 +1,11 @@
 //! The one consumer of the applied topic: feed -> task -> store -> hub.
 //!
-//! Owner: one worker. A reader per partition decodes ahead of it; the worker plans a batch in memory
-//! ([`plan`]), publishes its dead letters, commits it in one transaction, and then tells the hub
-//! and whoever waits for an outcome.
+//! Owner: one worker. A reader per partition decodes ahead of it; the worker plans a batch in
+//! memory ([`plan`]), publishes its dead letters, commits it in one transaction, and then tells the
+//! hub and whoever waits for an outcome.
 //!
-//! Invariant: what a batch does follows from the log alone. Wall time decides only when a waiting event
-//! expires and when ids are trimmed, and both are durable before their effect is seen.
+//! Invariant: what a batch does follows from the log alone. Wall time decides only when a waiting
+//! event expires and when ids are trimmed, and both are durable before their effect is seen.
 //! Invariant: the store is never durable beyond the log: every checkpoint syncs the log first.
 
 mod back_off;
@@ -75,8 +75,8 @@ impl Applied {
         self.outcomes.expect(event_id, None)
     }
 
-    /// Registers interest in the outcome of this very event, and not of another one with its id; call
-    /// before it is published.
+    /// Registers interest in the outcome of this very event, and not of another one with its id;
+    /// call before it is published.
     pub fn expect_event(&self, event: &TaskEvent) -> PendingOutcome {
         match &event.event_id {
             Some(event_id) => self.outcomes.expect(event_id.clone(), Some(event.digest)),

@@ -83,8 +83,8 @@ pub fn plan(loaded: Loaded, inputs: &[Input], context: &Context<'_>) -> Plan {
     planner.finish()
 }
 
-/// Plans the end of events that have waited since before `before_ms`: `loaded` holds all events that
-/// wait for their tasks; the younger ones wait on.
+/// Plans the end of events that have waited since before `before_ms`: `loaded` holds all events
+/// that wait for their tasks; the younger ones wait on.
 pub(super) fn plan_expiry(loaded: Loaded, before_ms: i64) -> Plan {
     let mut plan = Plan { is_immediate: true, ..Plan::default() };
     for (task_id, events) in loaded.waiting {

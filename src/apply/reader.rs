@@ -17,6 +17,7 @@ pub(super) const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// What the worker applies, in offset order.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every input is a record")]
 pub enum Input {
     /// A record, decoded.
     Record(Decoded),

@@ -74,8 +74,8 @@ impl World {
         };
         let (applied, worker) = run(Parts {
             options,
-            feed: Arc::clone(&self.log) as Arc<dyn EventLog>,
-            store: Arc::clone(&self.store) as Arc<dyn Store>,
+            feed: self.log.clone(),
+            store: self.store.clone(),
             publish: Box::new(move |changes| published.lock().unwrap().extend(changes)),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -159,7 +159,10 @@ async fn events_become_tasks_changes_and_messages() {
         "price task-events/0/3",
     ];
     assert_eq!(messages(&state), expected);
-    let deleted = r#"{"type":"task_deleted","data":{"id":"t","user_id":"u","version":3},"event_id":"task-events/0/2","time":"1970-01-01T00:00:00.002Z""#;
+    let deleted = concat!(
+        r#"{"type":"task_deleted","data":{"id":"t","user_id":"u","version":3},"#,
+        r#""event_id":"task-events/0/2","time":"1970-01-01T00:00:00.002Z""#,
+    );
     assert_eq!(state.changes[2].message, deleted);
     assert!(!state.changes[3].message.contains(&b'\n'));
     assert_eq!(world.metrics.apply_ignored.get(), 1);
@@ -250,7 +253,7 @@ async fn poison_never_stops_the_partition() {
     for (value, _) in poison {
         world.log.produce(0, value, 7);
     }
-    world.log.damage(Some(bytes::Bytes::from_static(b"raw")));
+    world.log.damage(Some(&bytes::Bytes::from_static(b"raw")));
     world.log.damage(None);
     world.send(&created("e", "1000000000000000000000000000000", "a"));
     let state = world.drain().await;

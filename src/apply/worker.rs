@@ -396,7 +396,8 @@ impl Worker {
             return Err(error);
         }
         if back_off.is_first() {
-            warn!(error = &error as &dyn std::error::Error, "the store is full, trying again");
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "the store is full, trying again");
         }
         back_off.wait().await;
         Ok(())

@@ -68,7 +68,7 @@ impl Embedded {
                 .broker
                 .produce(topic, partition, record::encode(batch), Acks::All)
                 .await
-                .map_err(feed_error)?;
+                .map_err(|error| feed_error(&error))?;
             let mut offset = produced.base_offset;
             for _ in batch {
                 offsets.push(offset);
@@ -82,7 +82,10 @@ impl Embedded {
 impl EventLog for Embedded {
     fn ensure_topic<'a>(&'a self, topic: &'a TopicName) -> BoxFuture<'a, Result<u32, FeedError>> {
         Box::pin(async move {
-            self.broker.ensure_topic(topic, self.partitions).await.map_err(feed_error)
+            self.broker
+                .ensure_topic(topic, self.partitions)
+                .await
+                .map_err(|error| feed_error(&error))
         })
     }
 
@@ -143,7 +146,7 @@ impl EventLog for Embedded {
                     let from_disk = blocking(move || reader.read(from, bytes_max)).await?;
                     match from_disk {
                         Ok(batches) => batches,
-                        Err(error) => return unreadable(from, error),
+                        Err(error) => return unreadable(from, &error),
                     }
                 }
             };
@@ -171,7 +174,9 @@ impl EventLog for Embedded {
         topic: &'a TopicName,
         partition: Partition,
     ) -> BoxFuture<'a, Result<(), FeedError>> {
-        Box::pin(async move { self.broker.sync(topic, partition).await.map_err(feed_error) })
+        Box::pin(async move {
+            self.broker.sync(topic, partition).await.map_err(|error| feed_error(&error))
+        })
     }
 
     fn report_progress(
@@ -211,8 +216,8 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-fn unreadable(from: Offset, error: ReadError) -> Result<FeedBatch, FeedError> {
-    match error {
+fn unreadable(from: Offset, error: &ReadError) -> Result<FeedBatch, FeedError> {
+    match *error {
         ReadError::OutOfRange { start, end } => {
             Err(FeedError::OutOfRange { asked: from, start, end })
         }
@@ -226,8 +231,9 @@ fn unreadable(from: Offset, error: ReadError) -> Result<FeedBatch, FeedError> {
             next: to,
             leader_epoch: -1,
         }),
-        error @ (ReadError::Corrupt { .. } | ReadError::Io(_)) => {
-            error!(%from, error = &error as &dyn std::error::Error, "cannot read the log");
+        ReadError::Corrupt { .. } | ReadError::Io(_) => {
+            let error: &dyn std::error::Error = error;
+            error!(%from, error, "cannot read the log");
             Err(FeedError::Unavailable)
         }
     }
@@ -335,7 +341,7 @@ fn size_of_record(record: &NewRecord) -> usize {
     length(&record.key) + length(&record.value) + headers
 }
 
-fn feed_error(error: ProduceError) -> FeedError {
+fn feed_error(error: &ProduceError) -> FeedError {
     match error {
         ProduceError::Full => FeedError::Full,
         ProduceError::MessageTooLarge { .. } => FeedError::TooLarge,
@@ -347,33 +353,5 @@ fn feed_error(error: ProduceError) -> FeedError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(bytes: usize) -> NewRecord {
-        NewRecord { value: Some(vec![0; bytes].into()), ..NewRecord::default() }
-    }
-
-    #[test]
-    fn batches_are_bounded_and_hold_every_record() {
-        let third = PUBLISH_BATCH_BYTES / 3;
-        let records: Vec<_> =
-            [third, third, third, third, PUBLISH_BATCH_BYTES * 2, 1].map(record).into();
-        let counts: Vec<_> = batches_of(&records).map(<[_]>::len).collect();
-        assert_eq!(counts, [3, 1, 1, 1]);
-        assert_eq!(batches_of(&[]).count(), 0);
-    }
-
-    #[test]
-    fn a_damaged_range_is_passed_when_its_end_is_known() {
-        let offset = |raw| Offset::new(raw).unwrap();
-        let corrupt = |resume_at| ReadError::Corrupt { offset: offset(3), resume_at };
-        let batch = unreadable(offset(5), corrupt(Some(offset(9)))).unwrap();
-        assert_eq!(batch.next, offset(9));
-        let FeedItem::Unreadable { from, to, bytes: None, .. } = &batch.items[0] else {
-            panic!("unreadable: {batch:?}")
-        };
-        assert_eq!((*from, *to), (offset(5), offset(9)));
-        assert!(matches!(unreadable(offset(5), corrupt(None)), Err(FeedError::Unavailable)));
-    }
-}
+#[path = "embedded_tests.rs"]
+mod tests;

@@ -112,8 +112,7 @@ pub trait EventLog: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<RecordPosition>, FeedError>>;
 
     /// Reads from `from`, about `bytes_max` bytes, at least one batch; waits until there is one.
-    /// Only committed and durable records. Cancel safe. At the log end it waits; [`FeedBatch::next`]
-    /// is always beyond `from`.
+    /// Only committed and durable records. Cancel safe. [`FeedBatch::next`] lies beyond `from`.
     fn read<'a>(
         &'a self,
         topic: &'a TopicName,

@@ -2,8 +2,8 @@
 
 use crate::position::Partition;
 
-/// The partition of a key among `count` (at least 1): murmur2 of the key, its sign bit cleared, modulo
-/// the count.
+/// The partition of a key among `count` (at least 1): murmur2 of the key, its sign bit cleared,
+/// modulo the count.
 ///
 /// Source: Apache Kafka, `BuiltInPartitioner.partitionForKey` and `Utils.toPositive`.
 pub fn partition_of_key(key: &[u8], count: u32) -> Partition {

@@ -50,7 +50,8 @@ fn a_plain_event_is_decoded() {
 fn event_type_is_taken_too_and_integers_are_ids() {
     let event = plain(
         r#"{"event_type":"task_completed","event_id":7,"data":{"id":1000000000000000000000000000000,
-            "user_id":42,"title":"ignored","completed":true,"completed_at":"1970-01-01T00:00:01Z"}}"#,
+            "user_id":42,"title":"ignored","completed":true,
+            "completed_at":"1970-01-01T00:00:01Z"}}"#,
     )
     .unwrap();
     assert_eq!(event.event_id.unwrap().as_str(), "7");
