@@ -135,7 +135,7 @@ impl Worker {
         let mut outbox = Outbox::new(Arc::clone(&feed), names, shutdown, &started.outbound);
         let mut back_off = BackOff::new();
         let of_topic = |place: &TopicPartition| place.topic == topic;
-        let is_new = !started.processed.keys().any(of_topic);
+        let known = started.processed.keys().filter(|place| of_topic(place)).count();
         loop {
             let found = self.find(&*feed, &dlq, &mut outbox).await;
             let Err(error) = found else { break };
@@ -154,14 +154,23 @@ impl Worker {
         }
         outbox.log_known();
         self.settle_expired(&mut outbox).await?;
-        if is_new && self.parts.options.starts_at_latest {
+        if known == 0 && self.parts.options.starts_at_latest {
             for cursor in self.cursors.values_mut() {
                 cursor.next = cursor.log_end;
             }
-            self.schedule.applied(0);
-            self.checkpoint(&mut outbox).await?;
+        }
+        if known < self.cursors.len() {
+            self.mark_partitions(&mut outbox).await?;
         }
         Ok(Some(outbox))
+    }
+
+    /// Makes the start of new partitions durable before anything of them is applied: while there
+    /// is one, a replay gives each change its old sequence again, and the store must know for sure
+    /// that there was only one (see `Store::place`).
+    async fn mark_partitions(&mut self, outbox: &mut Outbox) -> Result<(), ApplyError> {
+        self.schedule.applied(0);
+        self.checkpoint(outbox).await
     }
 
     /// Creates the topics, and sets every partition's cursor to its start.
@@ -463,7 +472,7 @@ impl Worker {
     }
 
     async fn tick(&mut self, running: &mut Running) -> Result<(), ApplyError> {
-        self.look_for_partitions(running).await;
+        self.look_for_partitions(running).await?;
         // While the log is down its ends stay as they were seen last.
         if let Ok(ends) = self.log_ends().await {
             for (partition, end) in ends {
@@ -480,7 +489,7 @@ impl Worker {
     }
 
     /// Partitions only grow; a new one is read from its start.
-    async fn look_for_partitions(&mut self, running: &mut Running) {
+    async fn look_for_partitions(&mut self, running: &mut Running) -> Result<(), ApplyError> {
         let topic = self.parts.options.topic.clone();
         let count = self.parts.feed.partition_count(&topic);
         for partition in (0..count).filter_map(partition_of) {
@@ -488,11 +497,13 @@ impl Worker {
                 continue;
             }
             // Not there yet in every sense: the next tick looks again.
-            let Ok((start, end)) = self.parts.feed.bounds(&topic, partition).await else { return };
+            let Ok((start, end)) = self.parts.feed.bounds(&topic, partition).await else { break };
             info!(%topic, %partition, "new partition");
             self.cursors.insert(partition, Cursor::new(start, end));
+            self.mark_partitions(&mut running.outbox).await?;
             self.read(running, partition, start);
         }
+        Ok(())
     }
 
     /// Ends the wait of events whose tasks did not come. Not before the log has been read again

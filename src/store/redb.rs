@@ -21,7 +21,7 @@ mod write;
 use self::{
     file::{CutOff, FreeSpace, SwitchedFile},
     row::Counters,
-    runs::Runs,
+    runs::{Replay, Runs},
     write::Writer,
 };
 use super::{
@@ -91,6 +91,9 @@ struct Shared {
     /// visible, so that a reader that missed rows finds it raised.
     earliest: AtomicU64,
     counters: ArcSwap<Counters>,
+    /// Partitions that events came from. Apply makes a partition's first mark durable before it
+    /// applies anything of it, so a crash never lowers this below what replay can mix.
+    partitions: AtomicU64,
 }
 
 impl RedbStore {
@@ -127,6 +130,7 @@ impl RedbStore {
             earliest: AtomicU64::new(opened.earliest),
             counters: ArcSwap::from_pointee(opened.counters),
             runs: ArcSwap::from_pointee(opened.runs),
+            partitions: AtomicU64::new(opened.partitions),
         });
         let half_cache = u64::try_from(options.cache_bytes / 2).unwrap_or(u64::MAX);
         let reserve = half_cache.saturating_add(DISK_RESERVE_BYTES);
@@ -195,6 +199,13 @@ impl Shared {
 
     fn earliest(&self) -> u64 {
         self.earliest.load(Ordering::Acquire)
+    }
+
+    fn replay(&self) -> Replay {
+        match self.partitions.load(Ordering::Acquire) {
+            0 | 1 => Replay::SameOrder,
+            _ => Replay::Interleaved,
+        }
     }
 }
 
@@ -301,7 +312,8 @@ impl Store for RedbStore {
     }
 
     fn place(&self, position: Position) -> Placement {
-        self.shared.runs.load().place(position, self.shared.earliest(), self.shared.head())
+        let kept = self.shared.earliest()..=self.shared.head();
+        self.shared.runs.load().place(position, kept, self.shared.replay())
     }
 
     fn stats(&self) -> StoreStats {

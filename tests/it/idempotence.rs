@@ -56,7 +56,7 @@ async fn bad_records_become_dead_letters_and_stop_nobody() {
         ("not json", "invalid_json"),
         ("", "invalid_json"),
         (deep.as_str(), "invalid_json"),
-        ("[]", "invalid_event"),
+        ("[]", "invalid_json"),
         (r#"{"type":"task_created","data":{"id":"a","title":"no user"}}"#, "missing_user"),
         (
             r#"{"type":"task_created","data":{"id":"a","title":"","user_id":"ada"}}"#,

@@ -47,6 +47,7 @@ async fn metadata_creates_topics_and_answers_the_address_that_was_reached() {
 async fn a_fetch_wakes_on_append() {
     let daemon = TestDaemon::start().await;
     let mut producer = daemon.kafka_client().await;
+    producer.make_topic("poll").await;
     producer.produce("poll", &[Bytes::from("first")]).await;
     let mut consumer = daemon.kafka_client().await;
     let waiting = tokio::spawn(async move {
@@ -66,6 +67,7 @@ async fn a_fetch_wakes_on_append() {
 async fn a_batch_sent_again_gets_its_old_offset_also_after_a_kill() {
     let mut daemon = TestDaemon::start().await;
     let mut client = daemon.kafka_client().await;
+    client.make_topic("once").await;
     let mut producer = client.init_producer().await;
     let mut batches = Vec::new();
     for round in 0..5 {
@@ -96,6 +98,7 @@ async fn a_batch_sent_again_gets_its_old_offset_also_after_a_kill() {
 async fn offsets_out_of_range_are_told() {
     let daemon = TestDaemon::start().await;
     let mut client = daemon.kafka_client().await;
+    client.make_topic("range").await;
     client.produce("range", &[Bytes::from("x")]).await;
     assert_eq!(client.fetch("range", 2, 0).await.0, 1);
     assert_eq!(client.fetch("unknown-topic", 0, 0).await.0, 3);

@@ -8,6 +8,7 @@ use std::fs;
 async fn garbage_on_the_kafka_port_closes_that_connection_only() {
     let daemon = TestDaemon::start().await;
     let mut good = daemon.kafka_client().await;
+    good.make_topic("limits").await;
     good.produce("limits", &[Bytes::from("before")]).await;
     let frame = |body: &[u8]| {
         let mut frame = BytesMut::new();
@@ -43,6 +44,7 @@ async fn garbage_on_the_kafka_port_closes_that_connection_only() {
 async fn bad_batches_are_refused_and_never_stored() {
     let daemon = TestDaemon::start().await;
     let mut client = daemon.kafka_client().await;
+    client.make_topic("bad").await;
     client.produce("bad", &[Bytes::from("good")]).await;
     let good = kafka::plain_batch(&["a", "b"]);
     let damaged = |at: usize, value: u8| {

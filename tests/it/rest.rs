@@ -196,11 +196,11 @@ async fn bad_bodies_are_4xx_with_a_pointer() {
         (json!({"title": "a", "due_date": "soon"}), "/due_date"),
         (json!({"title": "a", "description": "x".repeat(10_001)}), "/description"),
         (json!({"title": "a", "colour": "red"}), "/colour"),
-        (json!({"title": "a", "labels": [1]}), "/labels/0"),
+        (json!({"title": "a", "labels": [1]}), "/labels"),
     ] {
         let answer = ada.post("/api/tasks", &body).await;
         assert_eq!(answer.status, 422, "{body} {:?}", answer.bytes);
-        assert_eq!(answer.json()["errors"][0]["pointer"], pointer, "{:?}", answer.bytes);
+        assert_eq!(answer.json()["pointer"], pointer, "{:?}", answer.bytes);
     }
     for (body, status) in [
         ("not json".to_owned(), 400),

@@ -1,11 +1,32 @@
 //! Starts that must not be: a clear message and the right exit code.
 
-use crate::support::{TestDaemon, taskwire};
-use std::{fs, net::TcpListener, process::Output};
+use crate::support::{PATIENCE, TestDaemon, taskwire};
+use std::{
+    fs,
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 
 fn run(args: &[&str]) -> Output {
-    taskwire().args(args).output().expect("the binary runs")
+    finish(taskwire().args(args))
+}
+
+/// The output of a command that ends by itself; killed if it does not.
+fn finish(command: &mut Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let end = Instant::now() + PATIENCE * 3;
+    while child.try_wait().expect("it can be waited for").is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(child.kill()); // it has ended, or hangs and must
+    child.wait_with_output().expect("its output")
 }
 
 #[track_caller]
@@ -32,7 +53,7 @@ fn a_taken_port_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let dir = TempDir::new().expect("a directory");
-    check(&serve(&dir, &["--http-listen", &address]), 1, &[&address, "in use"]);
+    check(&serve(&dir, &["--http-listen", &address]), 1, &[&address, "taken"]);
 }
 
 #[tokio::test]
@@ -51,8 +72,8 @@ fn an_unknown_key_is_told_with_the_right_one() {
     fs::write(&file, "http-lissten = \"127.0.0.1:0\"\n").expect("written");
     let file = file.display().to_string();
     check(&run(&["config", "check", "--config", &file]), 78, &["http-lissten", "http-listen"]);
-    let output = taskwire().env("TASKWIRE_TOPICC", "x").args(["config", "check"]).output();
-    check(&output.expect("it runs"), 78, &["TASKWIRE_TOPICC", "TASKWIRE_TOPIC"]);
+    let output = finish(taskwire().env("TASKWIRE_TOPICC", "x").args(["config", "check"]));
+    check(&output, 78, &["TASKWIRE_TOPICC", "TASKWIRE_TOPIC"]);
     check(&run(&["serve", "--no-such-flag"]), 2, &["--no-such-flag"]);
     fs::write(dir.path().join("bad.toml"), "durability = \"maybe\"\n").expect("written");
     let bad = dir.path().join("bad.toml").display().to_string();
@@ -65,8 +86,8 @@ fn a_listener_off_loopback_needs_authentication() {
     let data = dir.path().join("data").display().to_string();
     let args =
         ["serve", "--data-dir", &data, "--http-listen", "0.0.0.0:0", "--kafka-listen", "none"];
-    let output = taskwire().env_remove("TASKWIRE_JWT_SECRET").args(args).output();
-    check(&output.expect("it runs"), 78, &["jwt-secret"]);
+    let output = finish(taskwire().env_remove("TASKWIRE_JWT_SECRET").args(args));
+    check(&output, 78, &["jwt-secret"]);
 }
 
 #[tokio::test]
@@ -77,6 +98,7 @@ async fn a_log_that_ends_below_the_store_is_not_started() {
     assert!(daemon.terminate().success());
     let data = daemon.data_dir();
     fs::remove_dir_all(data.join("log")).expect("removed");
+    fs::remove_file(data.join("broker.redb")).expect("removed");
     let data = data.display().to_string();
     let args = ["serve", "--data-dir", &data, "--http-listen", "127.0.0.1:0"];
     let output = run(&[&args[..], &["--kafka-listen", "127.0.0.1:0"]].concat());

@@ -5,6 +5,7 @@
 //! where.
 
 use crate::{position::Position, store::Placement};
+use std::ops::RangeInclusive;
 
 /// A run and the first sequence that it may assign.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,6 +14,15 @@ pub(super) struct Run {
     pub(super) number: u32,
     /// Sequences of earlier runs at or past this one are lost.
     pub(super) first: u64,
+}
+
+/// How the changes that a run lost are assigned anew when the log is read again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Replay {
+    /// All events came from one partition: in the same order, so with the same sequences.
+    SameOrder,
+    /// Several partitions may mix in another order.
+    Interleaved,
 }
 
 /// The runs of a store, oldest first; never empty, and both fields never fall.
@@ -53,22 +63,27 @@ impl Runs {
         Position { epoch: self.epoch, run: run.number, sequence }
     }
 
-    /// Where a position lies, given what is kept and assigned.
-    pub(super) fn place(&self, position: Position, earliest: u64, head: u64) -> Placement {
+    /// Where a position lies, given what is kept and assigned (`kept`: the place before the oldest
+    /// change, and the head). `replay` says how lost sequences were assigned anew.
+    pub(super) fn place(
+        &self,
+        position: Position,
+        kept: RangeInclusive<u64>,
+        replay: Replay,
+    ) -> Placement {
         let known = self.runs.iter().position(|run| run.number == position.run);
         let (Some(index), true) = (known, position.epoch == self.epoch) else {
             return Placement::Resync;
         };
-        // What an older run assigned from the next run's first on was lost and assigned anew.
+        // What an older run assigned from the next run's first on was lost and assigned anew. Above
+        // the head, nothing tells that it will be the same.
         let sequence = match self.runs.get(index + 1) {
-            Some(next) => position.sequence.min(next.first.saturating_sub(1)),
-            None => position.sequence,
+            Some(next) if replay == Replay::Interleaved || !kept.contains(&position.sequence) => {
+                position.sequence.min(next.first.saturating_sub(1))
+            }
+            _ => position.sequence,
         };
-        if (earliest..=head).contains(&sequence) {
-            Placement::After(sequence)
-        } else {
-            Placement::Resync
-        }
+        if kept.contains(&sequence) { Placement::After(sequence) } else { Placement::Resync }
     }
 }
 
@@ -84,7 +99,19 @@ mod tests {
     #[track_caller]
     fn check(runs: &Runs, run: u32, sequence: u64, expected: Placement) {
         let position = Position { epoch: 7, run, sequence };
-        assert_eq!(runs.place(position, 10, 120), expected, "{position}");
+        assert_eq!(runs.place(position, 10..=120, Replay::Interleaved), expected, "{position}");
+    }
+
+    #[test]
+    fn a_replay_in_the_same_order_gives_lost_positions_back() {
+        let runs = runs(&[1, 90, 100]);
+        let place = |run, sequence| {
+            runs.place(Position { epoch: 7, run, sequence }, 10..=120, Replay::SameOrder)
+        };
+        assert_eq!(place(1, 90), Placement::After(90));
+        assert_eq!(place(2, 120), Placement::After(120));
+        assert_eq!(place(1, 121), Placement::After(89), "not read again yet");
+        assert_eq!(place(3, 121), Placement::Resync);
     }
 
     #[test]
@@ -108,7 +135,7 @@ mod tests {
         check(&runs, 4, 50, Placement::Resync);
         check(&runs, 0, 50, Placement::Resync);
         let foreign = Position { epoch: 8, run: 1, sequence: 50 };
-        assert_eq!(runs.place(foreign, 10, 120), Placement::Resync);
+        assert_eq!(runs.place(foreign, 10..=120, Replay::SameOrder), Placement::Resync);
     }
 
     #[test]

@@ -17,7 +17,9 @@ use crate::{
     store::{NewChange, StoreError, StoreStart, WaitingEvent, WriteSet},
     task::{TaskId, UserId, transition::TaskState},
 };
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction,
+};
 use std::{
     collections::HashMap,
     io,
@@ -29,6 +31,7 @@ pub(super) struct Opened {
     pub(super) counters: Counters,
     pub(super) runs: Runs,
     pub(super) earliest: u64,
+    pub(super) partitions: u64,
 }
 
 /// Makes the tables of a new file, and reads what every open store has at hand.
@@ -56,7 +59,8 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
     let runs = Runs::new(epoch, runs).ok_or(damaged("runs"))?;
     let oldest = snapshot.open_table(CHANGES)?.first()?.map(|(sequence, _)| sequence.value());
     let earliest = oldest.unwrap_or(counters.next_sequence).saturating_sub(1);
-    Ok(Opened { counters, runs, earliest })
+    let partitions = snapshot.open_table(PROCESSED)?.len()?;
+    Ok(Opened { counters, runs, earliest, partitions })
 }
 
 /// All tables at once, so that readers find them. A new store counts as closed cleanly.
@@ -184,7 +188,9 @@ impl Writer {
         let mut batch = Batch { counters: self.counters, users: HashMap::new() };
         let transaction = self.begin(durability)?;
         batch.write(&transaction, writes)?;
+        let partitions = transaction.open_table(PROCESSED)?.len()?;
         self.finish(transaction, batch.counters)?;
+        self.shared.partitions.store(partitions, Ordering::Release);
         Ok(first)
     }
 

@@ -5,9 +5,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, BrokerId, FetchRequest, FetchResponse, InitProducerIdRequest,
-        InitProducerIdResponse, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
-        TopicName,
+        InitProducerIdResponse, MetadataRequest, ProduceRequest, ProduceResponse, RequestHeader,
+        ResponseHeader, TopicName,
         fetch_request::{FetchPartition, FetchTopic},
+        metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
         produce_response::PartitionProduceResponse,
     },
@@ -63,7 +64,7 @@ calls! {
     InitProducerId: InitProducerIdRequest => InitProducerIdResponse;
     ApiVersions: kafka_protocol::messages::ApiVersionsRequest
         => kafka_protocol::messages::ApiVersionsResponse;
-    Metadata: kafka_protocol::messages::MetadataRequest
+    Metadata: MetadataRequest
         => kafka_protocol::messages::MetadataResponse;
     ListOffsets: kafka_protocol::messages::ListOffsetsRequest
         => kafka_protocol::messages::ListOffsetsResponse;
@@ -91,9 +92,13 @@ impl TestDaemon {
 
 impl KafkaClient {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the broker listens");
-        stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, correlation_id: 0 }
+        Self::try_connect(address).await.expect("the broker listens")
+    }
+
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, correlation_id: 0 })
     }
 
     /// Sends a request and gives its answer; `None` if the connection ends first.
@@ -151,6 +156,17 @@ impl KafkaClient {
         let mut answer = Vec::new();
         let read = self.stream.read_to_end(&mut answer);
         timeout(Duration::from_secs(5), read).await.ok().map(|_| answer)
+    }
+
+    /// Makes a topic as clients do, by asking for its metadata.
+    pub(crate) async fn make_topic(&mut self, topic: &str) {
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![topic]))
+            .with_allow_auto_topic_creation(true);
+        for _ in 0..2 {
+            self.call(12, &request).await;
+        }
     }
 
     pub(crate) async fn produce(&mut self, topic: &str, values: &[Bytes]) -> i64 {
@@ -258,7 +274,8 @@ pub(crate) fn batch(values: &[Bytes], producer: Producer) -> Bytes {
             producer_epoch: producer.epoch,
             timestamp_type: TimestampType::Creation,
             offset: i64::from(index),
-            sequence: if producer.id < 0 { NO_SEQUENCE } else { producer.sequence + index },
+            // The encoder begins a new batch where sequence and offset drift apart.
+            sequence: producer.sequence + index,
             timestamp: 1_700_000_000_000,
             key: None,
             value: Some(value.clone()),
