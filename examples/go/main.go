@@ -1,4 +1,4 @@
-// Command produce sends a task with franz-go: go run . [TITLE [USER]]
+// Command produce sends a task with franz-go: go mod tidy && go run . [TITLE [USER]]
 package main
 
 import (

@@ -10,7 +10,7 @@ const LAST_WAIT_MS = 10_000;
 
 /** Calls `onChange(tasks, state)` with each change, until the function that is returned is called. */
 export function followTasks({ url = "", token } = {}, onChange) {
-  const base = new URL(url || location.origin, location.href);
+  const base = new URL(url || location.origin, globalThis.location?.href);
   const tasks = new Map();
   let position;
   let socket;

@@ -359,7 +359,7 @@ impl Config {
 
 /// Kafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_MAX: u32 = 1_048_588;
-/// What docs/rest.md says. A description of 10,000 characters, each written as two `\uXXXX`, is 120 kB.
+/// As docs/rest.md says; the longest description, escaped throughout, is 120 kB of it.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
