@@ -31,7 +31,8 @@ impl FromRequestParts<Arc<State>> for Caller {
     }
 }
 
-/// The request's headers, taken and not copied; what comes after in a handler's arguments finds none.
+/// The request's headers, taken and not copied; what comes after in a handler's
+/// arguments finds none.
 pub(super) struct Headers(pub(super) HeaderMap);
 
 impl FromRequestParts<Arc<State>> for Headers {

@@ -67,8 +67,8 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 const EXPIRY_CHECK_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes of a socket's read buffer. It is resident while the socket is idle, and what comes in is
-/// nearly always a ping of a few bytes; a longer frame gets a buffer of its own. A whole idle socket
-/// was measured at 4.0 KB resident, at 9,000 of them.
+/// nearly always a ping of a few bytes; a longer frame gets a buffer of its own. A whole idle
+/// socket was measured at 4.0 KB resident, at 9,000 of them.
 const READ_BUFFER_BYTES: usize = 1_024;
 
 /// Bytes gathered before they are written; the buffer grows only as far as it is used.

@@ -62,7 +62,8 @@ impl<'a> Window<'a> {
             let rest = usize::try_from(self.size - position).unwrap_or(usize::MAX);
             let wanted = rest.min(self.step.max(length));
             if self.buffer.capacity() < wanted {
-                self.buffer = vec![0; wanted]; // Zeroed by the allocator, for large ones at no cost.
+                // Zeroed by the allocator, for large ones at no cost.
+                self.buffer = vec![0; wanted];
             }
             self.buffer.resize(wanted, 0);
             self.start = position;

@@ -340,8 +340,9 @@ impl Log {
         Ok(())
     }
 
-    /// Takes back a segment that could not be made whole. The log goes on without it, in the segment
-    /// before, only if it is surely gone: its base would cut off what is appended there from now on.
+    /// Takes back a segment that could not be made whole. The log goes on without it, in the
+    /// segment before, only if it is surely gone: its base would cut off what is appended there
+    /// from now on.
     fn undo_create(&mut self, base: i64, error: io::Error) -> AppendError {
         if error.kind() == io::ErrorKind::AlreadyExists {
             return self.fail(error); // And holds bytes, which are not ours to remove.

@@ -43,7 +43,7 @@ pub fn write(ms: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&text);
 }
 
-/// The time as text; see [`write`].
+/// The time as text; see [`write()`].
 pub fn to_text(ms: i64) -> String {
     let mut out = Vec::with_capacity(24);
     write(ms, &mut out);

@@ -1,7 +1,7 @@
 //! One file per API, named as Kafka names it. A handler takes the decoded request and gives the
 //! response; the connection encodes it.
 //!
-//! Produce and what it waits for are the connection's ([`produce`]): several may be on their way at
+//! Produce and what it waits for are the connection's (`produce`): several may be on their way at
 //! once. Everything else is answered before the next request is looked at.
 
 pub(in crate::broker) mod api_versions;

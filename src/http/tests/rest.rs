@@ -183,7 +183,8 @@ async fn bodies_have_a_type_and_a_length() {
     let chunk = " ".repeat(1 << 20);
     let chunked = format!(
         "POST /api/tasks HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
-         connection: close\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n{chunk}\r\n1\r\n \r\n0\r\n\r\n",
+         connection: close\r\ntransfer-encoding: chunked\r\n\r\n\
+         100000\r\n{chunk}\r\n1\r\n \r\n0\r\n\r\n",
         daemon.token("alice")
     );
     let reply = daemon.raw(chunked.as_bytes()).await;
