@@ -132,6 +132,9 @@ fn sources(src: &Path) -> Vec<(String, String)> {
                 pending.push(path);
                 continue;
             }
+            if path.extension().is_none_or(|extension| extension != "rs") {
+                continue;
+            }
             let relative = path.strip_prefix(src).expect("below src");
             let first = relative.iter().next().expect("not empty").to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
