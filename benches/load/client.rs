@@ -5,7 +5,9 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use std::net::SocketAddr;
 use taskwire::wire::{
     messages::{
-        ApiKey, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName,
+        ApiKey, MetadataRequest, ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
+        TopicName,
+        metadata_request::MetadataRequestTopic,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
     record::{self, NewRecord},
@@ -16,6 +18,7 @@ use tokio::{
 };
 
 const PRODUCE_VERSION: i16 = 9;
+const METADATA_VERSION: i16 = 9;
 
 pub(crate) struct Http {
     stream: TcpStream,
@@ -95,6 +98,18 @@ impl Kafka {
         Self { stream, sent: 0 }
     }
 
+    /// Makes a topic as clients do, by asking for its metadata.
+    pub(crate) async fn make_topic(&mut self, topic: &str) {
+        let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![topic]))
+            .with_allow_auto_topic_creation(true);
+        for _ in 0..2 {
+            self.write(ApiKey::Metadata, METADATA_VERSION, &request).await;
+            self.read_frame().await;
+        }
+    }
+
     /// Sends one batch with acks=all without waiting for its answer.
     pub(crate) async fn send(&mut self, topic: &str, values: Vec<Bytes>, timestamp_ms: i64) {
         let records: Vec<NewRecord> = values
@@ -104,26 +119,30 @@ impl Kafka {
         let (_, batch) = record::encode(&records).stamp(0, -1);
         let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
         let topic = TopicProduceData::default()
-            .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
+            .with_name(topic_name(topic))
             .with_partition_data(vec![data]);
         let request = ProduceRequest::default()
             .with_acks(-1)
             .with_timeout_ms(30_000)
             .with_topic_data(vec![topic]);
-        self.write(&request).await;
+        self.write(ApiKey::Produce, PRODUCE_VERSION, &request).await;
     }
 
-    async fn write(&mut self, request: &ProduceRequest) {
+    async fn write<R: Encodable + HeaderVersion>(
+        &mut self,
+        key: ApiKey,
+        version: i16,
+        request: &R,
+    ) {
         self.sent += 1;
-        #[allow(clippy::as_conversions, reason = "the discriminant is the key")]
         let header = RequestHeader::default()
-            .with_request_api_key(ApiKey::Produce as i16)
-            .with_request_api_version(PRODUCE_VERSION)
+            .with_request_api_key(key as i16)
+            .with_request_api_version(version)
             .with_correlation_id(self.sent);
         let mut frame = BytesMut::new();
         frame.put_i32(0);
-        header.encode(&mut frame, ProduceRequest::header_version(PRODUCE_VERSION)).expect("fits");
-        request.encode(&mut frame, PRODUCE_VERSION).expect("fits");
+        header.encode(&mut frame, R::header_version(version)).expect("fits");
+        request.encode(&mut frame, version).expect("fits");
         let length = i32::try_from(frame.len() - 4).expect("fits");
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.stream.write_all(&frame).await.expect("written");
@@ -131,10 +150,7 @@ impl Kafka {
 
     /// The answer to the oldest batch that has none yet: its first offset.
     pub(crate) async fn acknowledged(&mut self) -> i64 {
-        let length = usize::try_from(self.stream.read_i32().await.expect("an answer"));
-        let mut bytes = vec![0; length.expect("a length")];
-        self.stream.read_exact(&mut bytes).await.expect("an answer");
-        let mut bytes = Bytes::from(bytes);
+        let mut bytes = self.read_frame().await;
         let version = ProduceResponse::header_version(PRODUCE_VERSION);
         ResponseHeader::decode(&mut bytes, version).expect("a header");
         let answer = ProduceResponse::decode(&mut bytes, PRODUCE_VERSION).expect("an answer");
@@ -142,4 +158,15 @@ impl Kafka {
         assert_eq!(partition.error_code, 0);
         partition.base_offset
     }
+
+    async fn read_frame(&mut self) -> Bytes {
+        let length = usize::try_from(self.stream.read_i32().await.expect("an answer"));
+        let mut bytes = vec![0; length.expect("a length")];
+        self.stream.read_exact(&mut bytes).await.expect("an answer");
+        bytes.into()
+    }
+}
+
+fn topic_name(name: &str) -> TopicName {
+    TopicName(StrBytes::from_string(name.to_owned()))
 }

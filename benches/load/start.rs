@@ -62,6 +62,7 @@ pub(crate) async fn restart(tasks: usize, log_bytes: usize) -> Value {
         kafka.send("task-events", (first..first + 500).map(event).collect(), 1).await;
         kafka.acknowledged().await;
     }
+    kafka.make_topic("filler").await;
     let filler = Bytes::from(vec![7; 1000]);
     let mut written = 0;
     while written < log_bytes {

@@ -31,6 +31,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/ws/tasks", get(socket::open))
         .route("/ws/stats", get(stats::sockets))
         .route("/healthz", get(stats::health))
+        .route("/health", get(stats::health)) // The path that probes of the replaced stack ask.
         .route("/readyz", get(stats::readiness))
         .route("/metrics", get(stats::metrics))
         .route("/", get(page))
