@@ -1,7 +1,9 @@
 //! An event log and a store in memory, with a fuse that stops both at any step, as a kill would.
 
 use crate::{
-    feed::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord, partitioner},
+    feed::{
+        EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord, partition_of_key,
+    },
     position::{Offset, Partition, Position, RecordPosition, TopicName, TopicPartition},
     store::{
         ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, NewChange, Placement,
@@ -165,7 +167,7 @@ impl MemoryLog {
     fn take(&self, record: OutboundRecord) -> RecordPosition {
         let OutboundRecord { topic, key, value, headers, .. } = record;
         let count = self.partition_count(&topic);
-        let partition = partitioner::partition_of_key(key.as_deref().unwrap_or_default(), count);
+        let partition = partition_of_key(key.as_deref().unwrap_or_default(), count);
         let headers: Vec<_> =
             headers.into_iter().map(|(name, value)| (name.into(), Some(value))).collect();
         let offset = self.append(&topic, partition, |offset| {

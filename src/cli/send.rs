@@ -3,7 +3,10 @@
 use super::kafka_client::{KafkaClient, Topic, VerbError};
 use crate::{
     clock::Clock,
-    wire::record::{self, NewRecord},
+    wire::{
+        partitioner,
+        record::{self, NewRecord},
+    },
 };
 use bytes::Bytes;
 use clap::Args;
@@ -121,30 +124,7 @@ fn parse(text: &str) -> Value {
 /// Where Kafka's Java client would send the key; the first partition without one.
 fn partition_of(key: Option<&str>, topic: &Topic) -> i32 {
     let count = u32::try_from(topic.leaders.len().max(1)).unwrap_or(u32::MAX);
-    let hash = key.map_or(0, |key| murmur2(key.as_bytes()) & 0x7fff_ffff);
-    i32::try_from(hash % count).expect("31 bits")
-}
-
-/// Murmur2 with the seed of Kafka's default partitioner.
-fn murmur2(key: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
-    let mut hash = 0x9747_b28c ^ length;
-    let (words, rest) = key.as_chunks::<4>();
-    for word in words {
-        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
-        k ^= k >> 24;
-        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    if !rest.is_empty() {
-        for (byte, shift) in rest.iter().zip([0, 8, 16]) {
-            hash ^= u32::from(*byte) << shift;
-        }
-        hash = hash.wrapping_mul(M);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(M);
-    hash ^ hash >> 15
+    key.map_or(0, |key| partitioner::partition_of_key(key.as_bytes(), count).get())
 }
 
 #[cfg(test)]
@@ -160,21 +140,6 @@ mod tests {
             topic: String::new(),
             json: false,
         })
-    }
-
-    // Vectors of Kafka's own UtilsTest.
-    #[test]
-    fn murmur2_is_kafkas() {
-        for (key, expected) in [
-            ("21", -973_932_308),
-            ("foobar", -790_332_482),
-            ("a-little-bit-long-string", -985_981_536),
-            ("a-little-bit-longer-string", -1_486_304_829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
-            ("abc", 479_470_107),
-        ] {
-            assert_eq!(murmur2(key.as_bytes()).cast_signed(), expected, "{key}");
-        }
     }
 
     #[test]

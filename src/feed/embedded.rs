@@ -1,6 +1,6 @@
 //! The feed on the embedded broker, in process.
 
-use super::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord, partitioner};
+use super::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord};
 use crate::{
     broker::{Acks, Broker, ProduceError},
     clock::Clock,
@@ -8,6 +8,7 @@ use crate::{
     position::{Offset, Partition, RecordPosition, TopicName},
     wire::{
         batch::{BatchHeader, Codec, check_crc},
+        partitioner,
         record::{self, NewRecord},
     },
 };

@@ -1,7 +1,8 @@
 //! Where ordered events come from and go to.
 
 pub mod embedded;
-pub mod partitioner;
+
+pub use crate::wire::partitioner::partition_of_key;
 
 use crate::position::{Offset, Partition, RecordPosition, TopicName};
 use bytes::Bytes;

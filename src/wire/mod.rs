@@ -11,6 +11,7 @@ mod codec;
 pub mod error_code;
 pub mod fetch;
 pub mod frame;
+pub mod partitioner;
 mod reader;
 pub mod record;
 pub mod shape;

@@ -11,7 +11,7 @@ pub fn partition_of_key(key: &[u8], count: u32) -> Partition {
 }
 
 /// The partition of any number among `count` (at least 1).
-pub(super) fn partition_of_number(number: u32, count: u32) -> Partition {
+pub fn partition_of_number(number: u32, count: u32) -> Partition {
     let index = (number & 0x7fff_ffff) % count.max(1);
     Partition::new(i32::try_from(index).expect("below 2^31")).expect("not negative")
 }
