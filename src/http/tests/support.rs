@@ -75,6 +75,13 @@ impl MemoryLog {
         values.map(|value| serde_json::from_slice(value).unwrap_or(Value::Null)).collect()
     }
 
+    /// Waits until so many records have been appended since the start.
+    pub(super) async fn appended(&self, count: u64) {
+        let mut appended = self.appended.subscribe();
+        let reached = appended.wait_for(|appended| *appended >= count);
+        timeout(SOON, reached).await.unwrap().unwrap();
+    }
+
     fn append(&self, record: OutboundRecord) -> RecordPosition {
         let mut topics = self.topics.lock().unwrap();
         let records = topics.entry(record.topic.clone()).or_default();
