@@ -321,11 +321,12 @@ fn open_store(directory: &TempDir) -> Arc<dyn Store> {
 
 impl Daemon {
     pub(super) fn token(&self, user: &str) -> String {
-        auth::sign(SECRET, &UserId::new(user).unwrap(), 3_600, false, &self.clock)
+        self.token_for(user, 3_600)
     }
 
     pub(super) fn token_for(&self, user: &str, ttl_s: u64) -> String {
-        auth::sign(SECRET, &UserId::new(user).unwrap(), ttl_s, false, &self.clock)
+        let user_id = UserId::new(user).unwrap();
+        auth::sign(SECRET, auth::Grant::new(&user_id, ttl_s), &self.clock)
     }
 
     /// Begins the stop.
