@@ -236,20 +236,52 @@ impl Claims {
     }
 }
 
+/// What a token is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant<'a> {
+    /// `sub`
+    pub user_id: &'a UserId,
+    /// `taskwire_admin`
+    pub is_admin: bool,
+    /// Seconds until `exp`.
+    pub ttl_s: u64,
+    /// `aud`, which a daemon with [`Options::audience`] asks for.
+    pub audience: Option<&'a str>,
+    /// `iss`, which a daemon with [`Options::issuer`] asks for.
+    pub issuer: Option<&'a str>,
+}
+
+impl<'a> Grant<'a> {
+    /// To a user without other rights, for no audience and by no issuer.
+    pub fn new(user_id: &'a UserId, ttl_s: u64) -> Self {
+        Self { user_id, is_admin: false, ttl_s, audience: None, issuer: None }
+    }
+}
+
 #[derive(Serialize)]
 struct NewClaims<'a> {
     sub: &'a str,
     iat: i64,
     exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     taskwire_admin: bool,
 }
 
-/// Signs a token for `user_id` (HS256).
-pub fn sign(secret: &[u8], user_id: &UserId, ttl_s: u64, is_admin: bool, clock: &Clock) -> String {
+/// Signs a token (HS256).
+pub fn sign(secret: &[u8], grant: Grant<'_>, clock: &Clock) -> String {
     let iat = clock.now_ms().div_euclid(1_000);
-    let exp = iat.saturating_add(i64::try_from(ttl_s).unwrap_or(i64::MAX));
-    let claims = NewClaims { sub: user_id.as_str(), iat, exp, taskwire_admin: is_admin };
+    let claims = NewClaims {
+        sub: grant.user_id.as_str(),
+        iat,
+        exp: iat.saturating_add(i64::try_from(grant.ttl_s).unwrap_or(i64::MAX)),
+        aud: grant.audience,
+        iss: grant.issuer,
+        taskwire_admin: grant.is_admin,
+    };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret))
         .expect("claims of strings and integers are JSON, and an HMAC takes any secret")
 }
@@ -431,7 +463,8 @@ mod tests {
     fn a_signed_token_is_accepted_until_it_expires() {
         let clock = Clock::manual(NOW_S * 1_000);
         let user_id = UserId::new("carol").unwrap();
-        let token = sign(SECRET, &user_id, 60, true, &clock);
+        let grant = Grant { is_admin: true, ..Grant::new(&user_id, 60) };
+        let token = sign(SECRET, grant, &clock);
         let principal = accepted(&token);
         assert_eq!((principal.user_id, principal.is_admin), (user_id, true));
         let options = Options {
@@ -443,6 +476,20 @@ mod tests {
         let later = Authenticator::new(options, clock.clone());
         clock.set((NOW_S + 65) * 1_000);
         assert_eq!(later.authenticate(Some(&token), None), Err(AuthError::Expired));
+    }
+
+    #[test]
+    fn a_signed_token_names_its_audience_and_issuer() {
+        let strict = with(|options| {
+            options.audience = Some("taskwire".into());
+            options.issuer = Some("issuer".into());
+        });
+        let user_id = UserId::new("carol").unwrap();
+        let clock = Clock::manual(NOW_S * 1_000);
+        let plain = Grant::new(&user_id, 60);
+        let named = Grant { audience: Some("taskwire"), issuer: Some("issuer"), ..plain };
+        assert!(strict.authenticate(Some(&sign(SECRET, named, &clock)), None).is_ok());
+        assert!(strict.authenticate(Some(&sign(SECRET, plain, &clock)), None).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
-use taskwire::{clock::Clock, task::UserId};
+use taskwire::{auth, clock::Clock, task::UserId};
 use tempfile::TempDir;
 
 const SECRET: &str = "bench-secret-bench-secret-bench-secret";
@@ -46,7 +46,7 @@ impl Daemon {
 
     pub(crate) fn token(&self, user: &str) -> String {
         let user = UserId::new(user).expect("a user id");
-        taskwire::auth::sign(SECRET.as_bytes(), &user, 86_400, false, &Clock::system())
+        auth::sign(SECRET.as_bytes(), auth::Grant::new(&user, 86_400), &Clock::system())
     }
 
     pub(crate) fn kill(&mut self) {

@@ -44,7 +44,7 @@ pub(super) fn client(base: Base) -> HttpClient {
 /// A token for `user_id`, signed with the secret that the daemon of this configuration uses.
 pub(super) fn sign(config: &Config, user_id: &UserId, ttl_s: u64) -> Result<String, Failure> {
     let secret = config.existing_secret()?;
-    Ok(auth::sign(secret.expose(), user_id, ttl_s, false, &Clock::system()))
+    Ok(auth::sign(secret.expose(), config.grant(user_id, ttl_s), &Clock::system()))
 }
 
 /// The announced address, else the configured one.

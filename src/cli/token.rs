@@ -37,7 +37,8 @@ pub(super) fn run(args: &TokenArgs, outer: &Flags) -> Result<(), Failure> {
     let config = Config::load(&args.flags.clone().or(outer))?;
     let secret = config.existing_secret()?;
     let ttl_s = args.ttl.as_secs();
-    let token = auth::sign(secret.expose(), &user_id, ttl_s, args.admin, &Clock::system());
+    let grant = auth::Grant { is_admin: args.admin, ..config.grant(&user_id, ttl_s) };
+    let token = auth::sign(secret.expose(), grant, &Clock::system());
     if args.json {
         let expires_in = ttl_s;
         let text = json!({"token": token, "user_id": args.user, "expires_in": expires_in});

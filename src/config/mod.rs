@@ -20,6 +20,7 @@ use crate::{
     http, hub,
     position::TopicName,
     store,
+    task::UserId,
 };
 use layers::Layers;
 use settings::Setting;
@@ -293,6 +294,15 @@ impl Config {
             is_development: self.is_development(),
             audience: self.jwt_audience.clone(),
             issuer: self.jwt_issuer.clone(),
+        }
+    }
+
+    /// What a token says that a daemon of this configuration takes.
+    pub fn grant<'a>(&'a self, user_id: &'a UserId, ttl_s: u64) -> auth::Grant<'a> {
+        auth::Grant {
+            audience: self.jwt_audience.as_deref(),
+            issuer: self.jwt_issuer.as_deref(),
+            ..auth::Grant::new(user_id, ttl_s)
         }
     }
 

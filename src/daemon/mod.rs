@@ -171,7 +171,7 @@ impl Daemon {
 
         let broker =
             Broker::start(config.broker_options(), clock.clone(), Arc::clone(&metrics)).await?;
-        let store = open_store(&config, &broker).await?;
+        let store = open_store(&config, &broker, Arc::clone(&metrics)).await?;
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
         let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
 
@@ -246,6 +246,10 @@ impl Daemon {
             }
         };
         tokio::select! {
+            // The broker's owners first: apply and the listeners end of a dead one, too, and the
+            // cause is to be told, not what followed of it.
+            biased;
+            owner = self.broker.owner_ended() => Failure::Worker(format!("the owner of {owner}")),
             ended = apply => {
                 self.apply = None;
                 apply_failure(ended)
@@ -459,11 +463,15 @@ impl Deadline {
 }
 
 /// Opens the store and makes sure that the log has all that it has processed.
-async fn open_store(config: &Config, broker: &Broker) -> Result<Arc<dyn Store>, StartError> {
+async fn open_store(
+    config: &Config,
+    broker: &Broker,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn Store>, StartError> {
     let path = config.data_dir.join("tasks.redb");
     let options = config.store_options();
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
-    let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??);
+    let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??.with_metrics(metrics));
     let start = store.start().await?;
     info!(was_clean = start.was_clean, tasks = store.stats().tasks, "the store is open");
     for (place, processed) in &start.processed {
@@ -516,4 +524,29 @@ fn apply_failure(ended: Result<Result<(), ApplyError>, JoinError>) -> Failure {
 
 fn unclean(part: &'static str, reason: String) -> Result<(), Failure> {
     Err(Failure::Unclean { part, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Flags;
+
+    #[tokio::test]
+    async fn a_dead_owner_of_the_broker_ends_the_daemon() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags = Flags::default()
+            .with("data-dir", &[&dir.path().to_string_lossy()])
+            .with("http-listen", &["127.0.0.1:0"])
+            .with("kafka-listen", &["127.0.0.1:0"]);
+        let config = Config::resolve(&flags, Vec::new()).expect("a configuration");
+        let mut daemon = Daemon::start(config, Clock::system()).await.expect("it starts");
+        daemon.ready().await.expect("an empty log is caught up with");
+        let (_trigger, shutdown) = shutdown::pair();
+        // Owners end only with their broker, so its end stands for the death of one.
+        let broker = daemon.broker.clone();
+        let (lived, closed) = tokio::join!(daemon.supervise(&shutdown), broker.close());
+        closed.expect("closed");
+        let failure = lived.expect_err("supervision ends with the owner").to_string();
+        assert!(failure.starts_with("the owner of "), "{failure}");
+    }
 }

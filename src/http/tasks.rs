@@ -347,9 +347,9 @@ async fn known_decision(
 /// Publishes an event and waits for apply's decision, at most the write timeout in all.
 async fn publish(state: &State, task_id: &TaskId, event: &TaskEvent) -> Result<Decision, Problem> {
     let deadline = Instant::now() + state.options.write_timeout;
-    let event_id = event.event_id.clone().ok_or(Problem::new(Code::Internal))?;
-    // Before the event is published: apply may be faster than we are.
-    let mut pending = state.parts.applied.expect(event_id);
+    // Before the event is published: apply may be faster than we are. Of this very event: another
+    // request with the same Idempotency-Key has the same event id.
+    let mut pending = state.parts.applied.expect_event(event);
     let record = OutboundRecord {
         topic: state.options.topic.clone(),
         partition: None,

@@ -125,10 +125,11 @@ pub struct WriteSet {
     pub changes: Vec<NewChange>,
     /// Event ids to remember, with the record's timestamp for the dedup window.
     pub events: Vec<(EventId, KnownEvent, i64)>,
-    /// Events that begin to wait, in order.
-    pub waiting_added: Vec<WaitingEvent>,
-    /// Tasks whose waiting events are all taken.
+    /// Tasks whose waiting events are all taken. Done before `waiting_added`, so that an event of
+    /// such a task that is also added goes on waiting.
     pub waiting_taken: Vec<TaskId>,
+    /// Events that begin to wait, in order; after `waiting_taken`.
+    pub waiting_added: Vec<WaitingEvent>,
     /// Processed offsets after this batch.
     pub processed: Vec<(TopicPartition, Processed)>,
     /// Next offsets of outbound topics (dead letters) that this batch's effects reach up to.

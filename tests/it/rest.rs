@@ -1,6 +1,6 @@
 //! `/api/tasks`: every write goes through the log and comes back.
 
-use crate::support::{TestDaemon, created, http::Answer};
+use crate::support::{TestDaemon, created, eventually, http::Answer};
 use hyper::{Method, Request, body::Bytes};
 use serde_json::{Value, json};
 
@@ -233,4 +233,20 @@ async fn a_wrong_token_is_401_and_stands_in_no_log() {
     let unknown = daemon.user("ada").get("/api/nothing").await;
     assert_eq!(unknown.status, 404);
     assert_eq!(unknown.header("content-type"), "application/problem+json");
+}
+
+#[tokio::test]
+async fn commits_of_the_store_are_counted() {
+    let daemon = TestDaemon::start().await;
+    let anyone = daemon.with_token(None);
+    let commits = async || {
+        let text = String::from_utf8(anyone.get("/metrics").await.bytes.to_vec()).expect("text");
+        let mut lines = text.lines();
+        let value = lines.find_map(|line| line.strip_prefix("taskwire_store_commits_total "));
+        value.expect("the sample").parse::<u64>().expect("a count")
+    };
+    let before = commits().await;
+    daemon.produce(&[created("t1", "ada", "counted")]).await;
+    daemon.user("ada").task("t1").await;
+    eventually("another commit", async || (commits().await > before).then_some(())).await;
 }

@@ -105,6 +105,22 @@ async fn a_log_that_ends_below_the_store_is_not_started() {
     check(&output, 1, &["task-events"]);
 }
 
+#[tokio::test]
+async fn tokens_are_signed_for_the_configured_audience_and_issuer() {
+    let strict = ["--jwt-audience", "tasks", "--jwt-issuer", "us"];
+    let daemon = TestDaemon::start_with(&strict).await;
+    let data = daemon.data_dir().display().to_string();
+    let here = [&["--data-dir", data.as_str()][..], &strict].concat();
+    let output = run(&[&["token", "--user", "ada"][..], &here].concat());
+    let token = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(daemon.with_token(Some(token.trim())).get("/api/tasks").await.status, 200);
+    assert_eq!(daemon.user("ada").get("/api/tasks").await.status, 401, "it names no audience");
+    let http = format!("http://{}", daemon.http);
+    let output = run(&[&["selftest", "--http", &http][..], &here].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn the_selftest_passes() {
     let output = run(&["selftest"]);

@@ -4,11 +4,12 @@ use super::Outcome;
 use crate::{
     auth,
     cli::{
+        Failure,
         http_client::{Answer, Base, HttpClient},
         ws_client::{Incoming, WsClient},
     },
     clock::Clock,
-    config::Secret,
+    config::{Config, Secret},
     position::TopicName,
     task::UserId,
 };
@@ -29,14 +30,24 @@ pub(super) struct Bench {
     pub(super) topic: TopicName,
     pub(super) bootstrap: String,
     pub(super) is_development: bool,
+    config: Config,
     secret: Secret,
     run: String,
 }
 
 impl Bench {
-    pub(super) fn new(base: Base, bootstrap: String, topic: TopicName, secret: Secret) -> Self {
+    /// `config` is that of the daemon.
+    pub(super) fn new(base: Base, bootstrap: String, config: Config) -> Result<Self, Failure> {
         let run = Uuid::new_v4().simple().to_string();
-        Self { base, topic, bootstrap, is_development: false, secret, run: run[..12].to_owned() }
+        Ok(Self {
+            base,
+            topic: config.topic.clone(),
+            bootstrap,
+            is_development: false,
+            secret: config.existing_secret()?,
+            config,
+            run: run[..12].to_owned(),
+        })
     }
 
     pub(super) fn in_development(mut self, is_development: bool) -> Self {
@@ -56,7 +67,8 @@ impl Bench {
 
     pub(super) fn token(&self, user: &str) -> String {
         let user = UserId::new(user).expect("made by `user`: short and plain");
-        auth::sign(self.secret.expose(), &user, TOKEN_TTL_S, false, &Clock::system())
+        let grant = self.config.grant(&user, TOKEN_TTL_S);
+        auth::sign(self.secret.expose(), grant, &Clock::system())
     }
 
     pub(super) fn http(&self, user: &str) -> HttpClient {

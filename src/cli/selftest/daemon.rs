@@ -58,8 +58,7 @@ fn bench_of(daemon: &Daemon, config: &Config) -> Result<Bench, Failure> {
     let endpoints = daemon.endpoints();
     let base = Base::of(endpoints.http[0]);
     let bootstrap = endpoints.kafka[0].to_string();
-    let secret = config.existing_secret()?;
-    Ok(Bench::new(base, bootstrap, config.topic.clone(), secret).in_development(true))
+    Ok(Bench::new(base, bootstrap, config.clone())?.in_development(true))
 }
 
 struct Scratch(PathBuf);

@@ -66,8 +66,8 @@ fn running_bench(args: SelftestArgs, outer: &Flags) -> Result<Bench, Failure> {
         let text = "--bootstrap HOST:PORT is needed where the configuration has no Kafka port";
         return Err(Failure::Usage(text.to_owned()));
     };
-    Ok(Bench::new(base, bootstrap, config.topic.clone(), config.existing_secret()?)
-        .in_development(config.is_development()))
+    let is_development = config.is_development();
+    Ok(Bench::new(base, bootstrap, config)?.in_development(is_development))
 }
 
 async fn with_own_daemon(report: &mut Report) -> Result<(), Failure> {

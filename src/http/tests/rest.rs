@@ -248,6 +248,23 @@ async fn a_repeated_creation_makes_one_task() {
 }
 
 #[tokio::test]
+async fn concurrent_creations_of_one_key_hear_their_own_outcomes() {
+    let daemon = start().await;
+    let key = [("idempotency-key", "k1")];
+    let create = |body| daemon.call_with("alice", "POST /api/tasks", &key, body);
+    daemon.log.set(LogMood::Held);
+    let release = async {
+        daemon.log.appended(2).await;
+        daemon.log.set(LogMood::Good);
+    };
+    let (a, b, ()) = tokio::join!(create(r#"{"title":"a"}"#), create(r#"{"title":"b"}"#), release);
+    let first = daemon.log.values("task-events")[0]["data"]["title"].clone();
+    let (made, refused, title) = if first == "a" { (a, b, "a") } else { (b, a, "b") };
+    assert_eq!((made.status, made.json()["title"].as_str()), (201, Some(title)), "{made:?}");
+    assert_eq!(refused.outcome(), "422 idempotency_key_reused");
+}
+
+#[tokio::test]
 async fn a_list_is_filtered_and_paged() {
     let daemon = start().await;
     for index in 0..5 {

@@ -75,6 +75,13 @@ impl MemoryLog {
         values.map(|value| serde_json::from_slice(value).unwrap_or(Value::Null)).collect()
     }
 
+    /// Waits until so many records have been appended since the start.
+    pub(super) async fn appended(&self, count: u64) {
+        let mut appended = self.appended.subscribe();
+        let reached = appended.wait_for(|appended| *appended >= count);
+        timeout(SOON, reached).await.unwrap().unwrap();
+    }
+
     fn append(&self, record: OutboundRecord) -> RecordPosition {
         let mut topics = self.topics.lock().unwrap();
         let records = topics.entry(record.topic.clone()).or_default();
@@ -314,11 +321,12 @@ fn open_store(directory: &TempDir) -> Arc<dyn Store> {
 
 impl Daemon {
     pub(super) fn token(&self, user: &str) -> String {
-        auth::sign(SECRET, &UserId::new(user).unwrap(), 3_600, false, &self.clock)
+        self.token_for(user, 3_600)
     }
 
     pub(super) fn token_for(&self, user: &str, ttl_s: u64) -> String {
-        auth::sign(SECRET, &UserId::new(user).unwrap(), ttl_s, false, &self.clock)
+        let user_id = UserId::new(user).unwrap();
+        auth::sign(SECRET, auth::Grant::new(&user_id, ttl_s), &self.clock)
     }
 
     /// Begins the stop.

@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
-use taskwire::{clock::Clock, task::UserId};
+use taskwire::{auth, clock::Clock, task::UserId};
 use tempfile::TempDir;
 
 /// How long any single fact may take to become true.
@@ -95,7 +95,7 @@ impl TestDaemon {
 
     pub(crate) fn token(&self, user: &str) -> String {
         let user = UserId::new(user).expect("a user id");
-        taskwire::auth::sign(SECRET.as_bytes(), &user, 3600, false, &Clock::system())
+        auth::sign(SECRET.as_bytes(), auth::Grant::new(&user, 3600), &Clock::system())
     }
 
     /// The daemon's own words.
