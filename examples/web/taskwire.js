@@ -7,6 +7,8 @@
 
 const FIRST_WAIT_MS = 250;
 const LAST_WAIT_MS = 10_000;
+/** Messages whose data is a whole task; other types are an event's own data. */
+const TASK_TYPES = new Set(["task_created", "task_updated", "task_completed", "task_priority_changed", "task_due_soon"]);
 
 /** Calls `onChange(tasks, state)` with each change, until the function that is returned is called. */
 export function followTasks({ url = "", token } = {}, onChange) {
@@ -16,6 +18,7 @@ export function followTasks({ url = "", token } = {}, onChange) {
   let socket;
   let timer;
   let waitMs = FIRST_WAIT_MS;
+  let wasOpen = false;
   let isStopped = false;
 
   const tell = (state) => isStopped || onChange([...tasks.values()], state);
@@ -28,7 +31,9 @@ export function followTasks({ url = "", token } = {}, onChange) {
   const failed = (error) => (error.isFinal ? tell("refused") : retry());
 
   async function start() {
+    // A browser does not say why a handshake was refused; a request does.
     if (position === undefined) await list();
+    else if (!wasOpen) await get(new URL("/api/tasks?limit=1", base));
     if (!isStopped) follow();
   }
 
@@ -38,10 +43,7 @@ export function followTasks({ url = "", token } = {}, onChange) {
     let first;
     let next = new URL("/api/tasks", base);
     while (next) {
-      const answer = await fetch(next, { headers: token ? { authorization: `Bearer ${token}` } : {} });
-      if (!answer.ok) {
-        throw Object.assign(new Error(`status ${answer.status}`), { isFinal: [401, 403].includes(answer.status) });
-      }
+      const answer = await get(next);
       first ??= answer.headers.get("taskwire-position");
       for (const task of await answer.json()) tasks.set(task.id, task);
       const link = /<([^>]*)>;\s*rel="?next"?/.exec(answer.headers.get("link") ?? "");
@@ -50,13 +52,21 @@ export function followTasks({ url = "", token } = {}, onChange) {
     position = first;
   }
 
+  async function get(url) {
+    const answer = await fetch(url, { headers: token ? { authorization: `Bearer ${token}` } : {} });
+    if (answer.ok) return answer;
+    throw Object.assign(new Error(`status ${answer.status}`), { isFinal: [401, 403].includes(answer.status) });
+  }
+
   function follow() {
+    wasOpen = false;
     const address = new URL("/ws/tasks", base);
     address.protocol = base.protocol === "https:" ? "wss:" : "ws:";
     address.searchParams.set("from", position);
     if (token) address.searchParams.set("token", token);
     socket = new WebSocket(address);
     socket.onopen = () => {
+      wasOpen = true;
       waitMs = FIRST_WAIT_MS;
       tell("live");
     };
@@ -74,7 +84,7 @@ export function followTasks({ url = "", token } = {}, onChange) {
     position = pos ?? position;
     if (type === "task_deleted") {
       tasks.delete(data.id);
-    } else if (data?.version > (tasks.get(data.id)?.version ?? 0)) {
+    } else if (TASK_TYPES.has(type) && data.version > (tasks.get(data.id)?.version ?? 0)) {
       tasks.set(data.id, data);
     }
     tell("live");
