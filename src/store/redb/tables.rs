@@ -1,4 +1,4 @@
-//! The tables of `tasks.redb`, format 1 (docs/disk-format-store.md, docs/adr/0002-store-tables.md).
+//! The tables of `tasks.redb`, format 1 (docs/disk-format.md, docs/adr/0002-store-tables.md).
 //!
 //! Keys are redb's plain `u64`, `&str`, `&[u8]` and tuples of them, values our own versioned bytes
 //! (`row.rs`): redb 5 changes how it encodes options and strings within values.
