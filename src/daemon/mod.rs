@@ -544,7 +544,9 @@ mod tests {
         let (_trigger, shutdown) = shutdown::pair();
         // Owners end only with their broker, so its end stands for the death of one.
         let broker = daemon.broker.clone();
-        let (lived, closed) = tokio::join!(daemon.supervise(&shutdown), broker.close());
+        let ending = async { tokio::join!(daemon.supervise(&shutdown), broker.close()) };
+        let ended = tokio::time::timeout(Duration::from_secs(20), ending).await;
+        let (lived, closed) = ended.expect("in time");
         closed.expect("closed");
         let failure = lived.expect_err("supervision ends with the owner").to_string();
         assert!(failure.starts_with("the owner of "), "{failure}");
