@@ -53,6 +53,7 @@ macro_rules! contract_tests {
             every_outcome_survives
             changes_come_in_order_once_and_to_their_user
             waiting_events_are_kept_in_order_until_taken
+            all_waiting_events_are_found_at_once
             a_clean_stop_keeps_everything_and_the_run
             a_kill_goes_back_to_the_last_checkpoint_and_raises_the_run
             trimmed_changes_are_never_a_silent_gap
@@ -349,6 +350,21 @@ pub(super) async fn waiting_events_are_kept_in_order_until_taken(subject: &dyn S
     let left = store.waiting_before(i64::MAX, 9).await.unwrap();
     assert_eq!(left, [added[1].clone(), waiting("a", 30, b"4")]);
     assert_eq!(store.stats().waiting, 2);
+}
+
+pub(super) async fn all_waiting_events_are_found_at_once(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let count = PAGE_ROWS_MAX + 1;
+    let waiting = |since_ms: usize| WaitingEvent {
+        task_id: task_id("a"),
+        source: (partition(0), Offset::ZERO),
+        since_ms: i64::try_from(since_ms).unwrap(),
+        timestamp_ms: 1,
+        record: Vec::new(),
+    };
+    let waiting_added = (0..count).map(waiting).collect();
+    commit(&*store, WriteSet { waiting_added, ..WriteSet::default() }).await;
+    assert_eq!(store.waiting_before(i64::MAX, count).await.unwrap().len(), count);
 }
 
 pub(super) async fn a_clean_stop_keeps_everything_and_the_run(subject: &dyn Subject) {
