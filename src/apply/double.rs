@@ -19,7 +19,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 use tokio::sync::{Notify, watch};
@@ -293,12 +293,20 @@ pub(super) struct MemoryStore {
     fuse: Fuse,
     /// So many commits find the disk full.
     pub(super) full: AtomicI64,
+    /// Whether a trim forgets every event id.
+    pub(super) forgets_ids: AtomicBool,
 }
 
 impl MemoryStore {
     pub(super) fn new(fuse: Fuse) -> Arc<Self> {
         let (visible, durable) = Default::default();
-        Arc::new(Self { visible, durable, fuse, full: AtomicI64::new(0) })
+        Arc::new(Self {
+            visible,
+            durable,
+            fuse,
+            full: AtomicI64::new(0),
+            forgets_ids: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn state(&self) -> State {
@@ -398,7 +406,12 @@ impl Store for MemoryStore {
     }
 
     fn trim(&self, _now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async move { Ok(0) })
+        Box::pin(async move {
+            if self.forgets_ids.load(Ordering::Relaxed) {
+                self.visible.lock().unwrap().events.clear();
+            }
+            Ok(0)
+        })
     }
 
     fn task<'a>(

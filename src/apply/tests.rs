@@ -522,6 +522,28 @@ async fn an_expiry_that_is_killed_happens_once() {
     assert!(kills > 4, "{kills} kills");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_forgotten_is_still_forgotten_after_a_kill() {
+    let world = World::new(1);
+    world.store.forgets_ids.store(true, Ordering::Relaxed);
+    let pushed = event("news", "n", r#"{"user_id":"u"}"#);
+    // As many as a checkpoint takes, which then trims.
+    for value in [&pushed, "1", "2", "3"] {
+        world.send(value);
+    }
+    let mut run = world.start();
+    let durable = || world.log.progress.lock().unwrap().get(&Partition::ZERO).copied();
+    wait_until(|| durable().is_some_and(|(_, durable)| durable == offset(4))).await;
+    // Its id is forgotten, so it is told a second time.
+    world.send(&pushed);
+    wait_until(|| world.published.lock().unwrap().len() == 2).await;
+    let told = messages(&world.store.state());
+    run.worker.abort();
+    drop((&mut run.worker).await);
+    world.store.crash();
+    assert_eq!(messages(&world.drain().await), told, "the replay gives each sequence back");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

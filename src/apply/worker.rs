@@ -428,6 +428,7 @@ impl Worker {
             return Ok(());
         }
         self.sync_log().await?;
+        self.trim().await?;
         let mut back_off = BackOff::new();
         loop {
             let writes = self.marks(outbox);
@@ -441,7 +442,7 @@ impl Worker {
             cursor.durable = cursor.next;
             self.parts.feed.report_progress(topic, *partition, cursor.next, cursor.durable);
         }
-        self.trim().await
+        Ok(())
     }
 
     /// Where everything stands, for a commit of its own.
@@ -455,7 +456,8 @@ impl Worker {
         WriteSet { processed, outbound: outbox.marks(), ..WriteSet::default() }
     }
 
-    /// Right after a checkpoint, when a durable commit of the store cannot lead the log.
+    /// Right before a checkpoint's commit, which makes it durable before anything is loaded: an
+    /// event whose id is forgotten is forgotten in a replay, too.
     async fn trim(&self) -> Result<(), ApplyError> {
         if !self.progress.borrow().is_caught_up {
             return Ok(());

@@ -53,10 +53,12 @@ macro_rules! contract_tests {
             every_outcome_survives
             changes_come_in_order_once_and_to_their_user
             waiting_events_are_kept_in_order_until_taken
+            all_waiting_events_are_found_at_once
             a_clean_stop_keeps_everything_and_the_run
             a_kill_goes_back_to_the_last_checkpoint_and_raises_the_run
             trimmed_changes_are_never_a_silent_gap
             young_or_recent_changes_are_kept
+            a_timestamp_far_in_the_future_does_not_end_trimming
             old_event_ids_are_forgotten
             an_empty_store_answers
         }
@@ -351,6 +353,21 @@ pub(super) async fn waiting_events_are_kept_in_order_until_taken(subject: &dyn S
     assert_eq!(store.stats().waiting, 2);
 }
 
+pub(super) async fn all_waiting_events_are_found_at_once(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let count = PAGE_ROWS_MAX + 1;
+    let waiting = |since_ms: usize| WaitingEvent {
+        task_id: task_id("a"),
+        source: (partition(0), Offset::ZERO),
+        since_ms: i64::try_from(since_ms).unwrap(),
+        timestamp_ms: 1,
+        record: Vec::new(),
+    };
+    let waiting_added = (0..count).map(waiting).collect();
+    commit(&*store, WriteSet { waiting_added, ..WriteSet::default() }).await;
+    assert_eq!(store.waiting_before(i64::MAX, count).await.unwrap().len(), count);
+}
+
 pub(super) async fn a_clean_stop_keeps_everything_and_the_run(subject: &dyn Subject) {
     let store = started(subject).await;
     let writes = WriteSet {
@@ -448,6 +465,23 @@ pub(super) async fn young_or_recent_changes_are_kept(subject: &dyn Subject) {
     assert_eq!(store.earliest().sequence, 15);
     while store.trim(1_000).await.unwrap() > 0 {}
     assert_eq!(store.earliest().sequence, 15, "the last five stay at any age");
+}
+
+pub(super) async fn a_timestamp_far_in_the_future_does_not_end_trimming(subject: &dyn Subject) {
+    let changes = (Duration::from_millis(100), 5);
+    let store = subject.open(Windows { changes, ..Windows::WIDE });
+    store.start().await.unwrap();
+    // Microseconds where milliseconds belong, and a clock that is a little fast.
+    for at in [1, 1_000_000, i64::MAX, 1_050] {
+        commit_changes(&*store, vec![change("u", "{", at)]).await;
+    }
+    for at in 0..20 {
+        commit_changes(&*store, vec![change("u", "{", at)]).await;
+    }
+    while store.trim(1_000).await.unwrap() > 0 {}
+    assert_eq!(store.earliest().sequence, 3, "a clock that is a little fast is believed");
+    while store.trim(2_000).await.unwrap() > 0 {}
+    assert_eq!(store.earliest().sequence, 19);
 }
 
 pub(super) async fn old_event_ids_are_forgotten(subject: &dyn Subject) {

@@ -89,7 +89,7 @@ pub(super) fn waiting_before(
     let snapshot = shared.snapshot()?;
     let (order, waiting) = (snapshot.open_table(WAITING_SINCE)?, snapshot.open_table(WAITING)?);
     let mut events = Vec::new();
-    for entry in order.range(..(before_ms, 0))?.take(limit.min(PAGE_ROWS_MAX)) {
+    for entry in order.range(..(before_ms, 0))?.take(limit) {
         let (key, id) = entry?;
         let (_, number) = key.value();
         let row = waiting.get((id.value(), number))?.ok_or(damaged("waiting"))?;

@@ -73,8 +73,10 @@ impl<K: Clone> Sweep<K> {
 /// What is kept.
 #[derive(Clone, Copy)]
 struct Window {
-    /// Timestamps from here on are.
+    /// Timestamps from here on are, up to `until_ms`: a producer may stamp a record with any time,
+    /// and one that is later than that tells nothing of its age.
     since_ms: i64,
+    until_ms: i64,
     /// Numbers from here on are.
     from: u64,
 }
@@ -82,11 +84,15 @@ struct Window {
 impl Window {
     fn new((age, count): (Duration, u64), now_ms: i64, next: u64) -> Self {
         let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        Self { since_ms: now_ms.saturating_sub(age_ms), from: next.saturating_sub(count) }
+        Self {
+            since_ms: now_ms.saturating_sub(age_ms),
+            until_ms: now_ms.saturating_add(age_ms),
+            from: next.saturating_sub(count),
+        }
     }
 
     const fn keeps(self, number: u64, timestamp_ms: i64) -> bool {
-        number >= self.from || timestamp_ms >= self.since_ms
+        number >= self.from || (self.since_ms <= timestamp_ms && timestamp_ms <= self.until_ms)
     }
 }
 
