@@ -16,7 +16,7 @@ pub use lock::Endpoints;
 use crate::{
     apply::{self, Applied, ApplyError},
     auth::Authenticator,
-    broker::{self, Broker},
+    broker::{self, Broker, Durability},
     clock::Clock,
     config::{Config, ConfigError},
     feed::{EventLog, embedded::Embedded},
@@ -477,7 +477,11 @@ async fn open_store(
     let path = config.data_dir.join("tasks.redb");
     let options = config.store_options();
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
-    let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??.with_metrics(metrics));
+    let mut store = opened.map_err(panicked)??.with_metrics(metrics);
+    if config.broker_options().durability != Durability::Commit {
+        store = store.over_unsynced_log();
+    }
+    let store: Arc<dyn Store> = Arc::new(store);
     let start = store.start().await?;
     info!(was_clean = start.was_clean, tasks = store.stats().tasks, "the store is open");
     for (place, processed) in &start.processed {

@@ -76,6 +76,7 @@ pub struct RedbStore {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     metrics: Option<Arc<Metrics>>,
+    is_log_synced: bool,
 }
 
 /// What the writer thread does.
@@ -112,6 +113,15 @@ impl RedbStore {
         self
     }
 
+    /// The log shows records before they are synced (`--durability interval` or `os`): a power cut
+    /// may take records that were applied, so a replay need not repeat what was lost, and a
+    /// lost position goes back to where its run was cut.
+    #[must_use]
+    pub fn over_unsynced_log(mut self) -> Self {
+        self.is_log_synced = false;
+        self
+    }
+
     fn open_with(path: &Path, options: Options, space: FreeSpace) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
         let file = SwitchedFile::open(path, cut_off.clone())?;
@@ -142,7 +152,14 @@ impl RedbStore {
             }
         });
         let thread = thread.map_err(|error| StoreError::Database(error.into()))?;
-        Ok(Self { shared, cut_off, jobs: Some(jobs), writer: Some(thread), metrics: None })
+        Ok(Self {
+            shared,
+            cut_off,
+            jobs: Some(jobs),
+            writer: Some(thread),
+            metrics: None,
+            is_log_synced: true,
+        })
     }
 
     /// Runs a job on the writer thread. The job runs to its end even if the caller goes away.
@@ -313,7 +330,8 @@ impl Store for RedbStore {
 
     fn place(&self, position: Position) -> Placement {
         let kept = self.shared.earliest()..=self.shared.head();
-        self.shared.runs.load().place(position, kept, self.shared.replay())
+        let replay = if self.is_log_synced { self.shared.replay() } else { Replay::Interleaved };
+        self.shared.runs.load().place(position, kept, replay)
     }
 
     fn stats(&self) -> StoreStats {

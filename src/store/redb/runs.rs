@@ -21,7 +21,8 @@ pub(super) struct Run {
 pub(super) enum Replay {
     /// All events came from one partition: in the same order, so with the same sequences.
     SameOrder,
-    /// Several partitions may mix in another order.
+    /// Perhaps not: several partitions may mix in another order, and a log that was not synced may
+    /// have lost its end.
     Interleaved,
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        CommitDurability, LoadKeys, Store, StoreError, TaskFilter, WriteSet,
+        CommitDurability, LoadKeys, Placement, Store, StoreError, TaskFilter, WriteSet,
         contract::{
             self, CREATION, Subject, Windows, change, contract_tests, present, processed, task,
             task_id, user,
@@ -55,6 +55,31 @@ async fn a_second_store_on_the_file_is_refused() {
     assert!(matches!(second.err(), Some(StoreError::InUse)));
     drop(first);
     subject.open(Windows::WIDE);
+}
+
+#[tokio::test]
+async fn over_an_unsynced_log_a_lost_position_goes_back_to_the_cut() {
+    let subject = RedbSubject::new();
+    let change_at = |next| WriteSet {
+        changes: vec![change("u", "{", 5)],
+        processed: vec![processed(next)],
+        ..WriteSet::default()
+    };
+    let store = subject.open(Windows::WIDE);
+    store.start().await.unwrap();
+    store.commit(change_at(1), CommitDurability::Immediate).await.unwrap();
+    store.commit(change_at(2), CommitDurability::Deferred).await.unwrap();
+    let lost = store.head();
+    drop(store);
+    for (is_log_synced, expected) in [(true, 2), (false, 1)] {
+        let mut store = RedbStore::open(&subject.path(), options(Windows::WIDE)).unwrap();
+        if !is_log_synced {
+            store = store.over_unsynced_log();
+        }
+        store.start().await.unwrap();
+        store.commit(change_at(2), CommitDurability::Deferred).await.unwrap();
+        assert_eq!(store.place(lost), Placement::After(expected), "synced: {is_log_synced}");
+    }
 }
 
 #[test]
