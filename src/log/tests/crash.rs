@@ -16,7 +16,10 @@ fn written(count: i64, segment_bytes: u64) -> (MemoryDir, Vec<Vec<u8>>) {
     let dir = MemoryDir::new();
     let (mut log, _) = open_with(&dir, small_segments(segment_bytes), crashed(0));
     for i in 0..count {
-        put(&mut log, &Shape { timestamp_ms: 1000 + i, producer_id: i, ..Shape::default() });
+        // No producer id may look like an offset: behind a gap that ends in the next batch's
+        // header, its eight bytes would be taken for the base offset, which no CRC covers.
+        let producer_id = 1_000_000 + i;
+        put(&mut log, &Shape { timestamp_ms: 1000 + i, producer_id, ..Shape::default() });
     }
     let batches = (0..count).map(|i| log.reader().read(at(i), 0).unwrap().chunks.concat());
     let batches = batches.collect();
