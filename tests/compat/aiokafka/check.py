@@ -2,22 +2,11 @@
 
 import asyncio
 import json
-import os
-import urllib.error
-import urllib.request
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-BOOTSTRAP = os.environ["BOOTSTRAP"]
-HTTP = os.environ["HTTP"]
-TOKEN = os.environ["TOKEN"]
-
-
-def check(name, condition, detail=""):
-    if not condition:
-        raise SystemExit(f"  FAILED  {name} {detail}")
-    print(f"  ok  {name}")
+from shared import BOOTSTRAP, check, task
 
 
 async def produce():
@@ -76,26 +65,18 @@ async def groups():
     await plain.stop()
 
 
-async def task():
+async def event_to_task():
     async with AIOKafkaProducer(bootstrap_servers=BOOTSTRAP) as producer:
         event = {"type": "task_created", "data": {"id": "aio-1", "title": "aio", "user_id": "ada"}}
         await producer.send_and_wait("task-events", json.dumps(event).encode())
-    request = urllib.request.Request(
-        f"{HTTP}/api/tasks/aio-1", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
-    for _ in range(500):
-        try:
-            body = json.load(await asyncio.to_thread(urllib.request.urlopen, request))
-            break
-        except urllib.error.HTTPError:
-            await asyncio.sleep(0.01)
+    body = await asyncio.to_thread(task, "aio-1")
     check("an event becomes a task", body["title"] == "aio")
 
 
 async def main():
     await produce()
     await groups()
-    await task()
+    await event_to_task()
 
 
 asyncio.run(main())

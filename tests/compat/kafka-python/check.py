@@ -1,24 +1,13 @@
 """kafka-python against the daemon: producer, group consumers, admin, and one event to a task."""
 
 import json
-import os
 import threading
 import time
-import urllib.error
-import urllib.request
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
-BOOTSTRAP = os.environ["BOOTSTRAP"]
-HTTP = os.environ["HTTP"]
-TOKEN = os.environ["TOKEN"]
-
-
-def check(name, condition, detail=""):
-    if not condition:
-        raise SystemExit(f"  FAILED  {name} {detail}")
-    print(f"  ok  {name}")
+from shared import BOOTSTRAP, check, task
 
 
 def producer(**settings):
@@ -141,22 +130,11 @@ def offsets(client):
     check("committed offsets are listed", len(listed) >= 1, str(listed))
 
 
-def task():
+def event_to_task():
     sender = producer(value_serializer=lambda value: json.dumps(value).encode())
     event = {"type": "task_created", "data": {"id": 4711, "title": "from python", "user_id": "ada"}}
     sender.send("task-events", event, key=b"4711").get(10)
-    request = urllib.request.Request(
-        f"{HTTP}/api/tasks/4711", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
-    end = time.monotonic() + 5
-    while True:
-        try:
-            body = json.load(urllib.request.urlopen(request))
-            break
-        except urllib.error.HTTPError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.01)
+    body = task("4711")
     check("an event becomes a task", body["id"] == "4711" and body["user_id"] == "ada", str(body))
     sender.close()
 
@@ -166,4 +144,4 @@ codecs()
 first_record_of_a_new_group()
 two_members_share_and_fail_over()
 offsets(client)
-task()
+event_to_task()

@@ -2,5 +2,5 @@
 cd "$(dirname "$0")"
 . ../daemon.sh
 daemon_start
-TOKEN=$(token ada) "$VENV/bin/python" check.py
+TOKEN=$(token ada) PYTHONPATH=$COMPAT PYTHONDONTWRITEBYTECODE=1 "$VENV/bin/python" check.py
 echo "kafka-python: passed"
