@@ -152,6 +152,7 @@ async fn prepare(directory: &Path) -> (Arc<dyn EventLog>, Arc<dyn Store>) {
         dedup_window: (Duration::from_secs(3_600), 1_000_000),
         changes_keep: (Duration::from_secs(3_600), 1_000_000),
         cache_bytes: 64 * 1024 * 1024,
+        is_log_synced: true,
     };
     let store = RedbStore::open(&directory.join("tasks.redb"), options).unwrap();
     (Arc::new(feed), Arc::new(store))

@@ -41,7 +41,12 @@ fn main() {
 async fn run(count: usize) {
     let dir = tempfile::tempdir().unwrap();
     let keep = (Duration::from_secs(3_600), 1_000_000);
-    let options = redb::Options { dedup_window: keep, changes_keep: keep, cache_bytes: 64 << 20 };
+    let options = redb::Options {
+        dedup_window: keep,
+        changes_keep: keep,
+        cache_bytes: 64 << 20,
+        is_log_synced: true,
+    };
     let store = RedbStore::open(&dir.path().join("tasks.redb"), options).unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     store.start().await.unwrap();

@@ -45,7 +45,12 @@ fn main() {
 
 async fn run(tasks: u64, dir: tempfile::TempDir) {
     let window = (Duration::from_secs(168 * 3_600), 10_000_000);
-    let options = Options { dedup_window: window, changes_keep: window, cache_bytes: 256 << 20 };
+    let options = Options {
+        dedup_window: window,
+        changes_keep: window,
+        cache_bytes: 256 << 20,
+        is_log_synced: true,
+    };
     let store = RedbStore::open(&dir.path().join("tasks.redb"), options).unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     store.start().await.unwrap();

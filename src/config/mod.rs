@@ -326,6 +326,7 @@ impl Config {
             dedup_window: self.dedup_window,
             changes_keep: self.changes_keep,
             cache_bytes: STORE_CACHE_BYTES,
+            is_log_synced: self.durability == Durability::Commit,
         }
     }
 

@@ -16,7 +16,7 @@ pub use lock::Endpoints;
 use crate::{
     apply::{self, Applied, ApplyError},
     auth::Authenticator,
-    broker::{self, Broker, Durability},
+    broker::{self, Broker},
     clock::Clock,
     config::{Config, ConfigError},
     feed::{EventLog, embedded::Embedded},
@@ -477,11 +477,7 @@ async fn open_store(
     let path = config.data_dir.join("tasks.redb");
     let options = config.store_options();
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
-    let mut store = opened.map_err(panicked)??.with_metrics(metrics);
-    if config.broker_options().durability != Durability::Commit {
-        store = store.over_unsynced_log();
-    }
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??.with_metrics(metrics));
     let start = store.start().await?;
     info!(was_clean = start.was_clean, tasks = store.stats().tasks, "the store is open");
     for (place, processed) in &start.processed {
@@ -539,18 +535,26 @@ fn unclean(part: &'static str, reason: String) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Flags;
+    use crate::{config::Flags, store};
+    use std::path::Path;
+
+    /// A daemon on an empty directory that has caught up, and its store's options.
+    async fn started(dir: &Path) -> (Daemon, store::redb::Options) {
+        let flags = Flags::default()
+            .with("data-dir", &[&dir.to_string_lossy()])
+            .with("http-listen", &["127.0.0.1:0"])
+            .with("kafka-listen", &["127.0.0.1:0"]);
+        let config = Config::resolve(&flags, Vec::new()).expect("a configuration");
+        let options = config.store_options();
+        let mut daemon = Daemon::start(config, Clock::system()).await.expect("it starts");
+        daemon.ready().await.expect("an empty log is caught up with");
+        (daemon, options)
+    }
 
     #[tokio::test]
     async fn a_dead_owner_of_the_broker_ends_the_daemon() {
         let dir = tempfile::tempdir().expect("a directory");
-        let flags = Flags::default()
-            .with("data-dir", &[&dir.path().to_string_lossy()])
-            .with("http-listen", &["127.0.0.1:0"])
-            .with("kafka-listen", &["127.0.0.1:0"]);
-        let config = Config::resolve(&flags, Vec::new()).expect("a configuration");
-        let mut daemon = Daemon::start(config, Clock::system()).await.expect("it starts");
-        daemon.ready().await.expect("an empty log is caught up with");
+        let (mut daemon, _) = started(dir.path()).await;
         let (_trigger, shutdown) = shutdown::pair();
         // Owners end only with their broker, so its end stands for the death of one.
         let broker = daemon.broker.clone();
@@ -565,14 +569,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_did_not_close_leaves_the_store_behind_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let flags = Flags::default()
-            .with("data-dir", &[&dir.path().to_string_lossy()])
-            .with("http-listen", &["127.0.0.1:0"])
-            .with("kafka-listen", &["127.0.0.1:0"]);
-        let config = Config::resolve(&flags, Vec::new()).expect("a configuration");
-        let options = config.store_options();
-        let mut daemon = Daemon::start(config, Clock::system()).await.expect("it starts");
-        daemon.ready().await.expect("an empty log is caught up with");
+        let (daemon, options) = started(dir.path()).await;
         // Closed already, so that its own close fails as on a broken disk.
         daemon.broker.clone().close().await.expect("closed");
         daemon.stop().await.expect_err("the broker cannot close");

@@ -47,8 +47,12 @@ struct Fixture {
 
 impl Fixture {
     async fn new(dir: &TempDir, options: Options, keep: (Duration, u64)) -> Self {
-        let store_options =
-            redb::Options { dedup_window: keep, changes_keep: keep, cache_bytes: 8 << 20 };
+        let store_options = redb::Options {
+            dedup_window: keep,
+            changes_keep: keep,
+            cache_bytes: 8 << 20,
+            is_log_synced: true,
+        };
         let path = dir.path().join("tasks.redb");
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(&path, store_options).unwrap());
         store.start().await.unwrap();

@@ -67,6 +67,10 @@ pub struct Options {
     pub changes_keep: (Duration, u64),
     /// redb's page cache in bytes.
     pub cache_bytes: usize,
+    /// The log shows records only once they are synced (`--durability commit`). Else a power cut
+    /// may take records that were applied, so a replay need not repeat what was lost, and a lost
+    /// position goes back to where its run was cut.
+    pub is_log_synced: bool,
 }
 
 /// A store in one file.
@@ -76,7 +80,6 @@ pub struct RedbStore {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     metrics: Option<Arc<Metrics>>,
-    is_log_synced: bool,
 }
 
 /// What the writer thread does.
@@ -95,6 +98,8 @@ struct Shared {
     /// Partitions that events came from. Apply makes a partition's first mark durable before it
     /// applies anything of it, so a crash never lowers this below what replay can mix.
     partitions: AtomicU64,
+    /// See [`Options::is_log_synced`].
+    is_log_synced: bool,
 }
 
 impl RedbStore {
@@ -110,15 +115,6 @@ impl RedbStore {
     #[must_use]
     pub fn with_metrics(mut self, metrics: Arc<Metrics>) -> Self {
         self.metrics = Some(metrics);
-        self
-    }
-
-    /// The log shows records before they are synced (`--durability interval` or `os`): a power cut
-    /// may take records that were applied, so a replay need not repeat what was lost, and a
-    /// lost position goes back to where its run was cut.
-    #[must_use]
-    pub fn over_unsynced_log(mut self) -> Self {
-        self.is_log_synced = false;
         self
     }
 
@@ -141,6 +137,7 @@ impl RedbStore {
             counters: ArcSwap::from_pointee(opened.counters),
             runs: ArcSwap::from_pointee(opened.runs),
             partitions: AtomicU64::new(opened.partitions),
+            is_log_synced: options.is_log_synced,
         });
         let half_cache = u64::try_from(options.cache_bytes / 2).unwrap_or(u64::MAX);
         let reserve = half_cache.saturating_add(DISK_RESERVE_BYTES);
@@ -152,14 +149,7 @@ impl RedbStore {
             }
         });
         let thread = thread.map_err(|error| StoreError::Database(error.into()))?;
-        Ok(Self {
-            shared,
-            cut_off,
-            jobs: Some(jobs),
-            writer: Some(thread),
-            metrics: None,
-            is_log_synced: true,
-        })
+        Ok(Self { shared, cut_off, jobs: Some(jobs), writer: Some(thread), metrics: None })
     }
 
     /// Runs a job on the writer thread. The job runs to its end even if the caller goes away.
@@ -219,10 +209,8 @@ impl Shared {
     }
 
     fn replay(&self) -> Replay {
-        match self.partitions.load(Ordering::Acquire) {
-            0 | 1 => Replay::SameOrder,
-            _ => Replay::Interleaved,
-        }
+        let partitions = self.partitions.load(Ordering::Acquire);
+        if self.is_log_synced && partitions <= 1 { Replay::SameOrder } else { Replay::Interleaved }
     }
 }
 
@@ -330,8 +318,7 @@ impl Store for RedbStore {
 
     fn place(&self, position: Position) -> Placement {
         let kept = self.shared.earliest()..=self.shared.head();
-        let replay = if self.is_log_synced { self.shared.replay() } else { Replay::Interleaved };
-        self.shared.runs.load().place(position, kept, replay)
+        self.shared.runs.load().place(position, kept, self.shared.replay())
     }
 
     fn stats(&self) -> StoreStats {

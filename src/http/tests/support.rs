@@ -315,6 +315,7 @@ fn open_store(directory: &TempDir) -> Arc<dyn Store> {
         dedup_window: (Duration::from_secs(3_600), 10_000),
         changes_keep: (Duration::from_secs(3_600), 10_000),
         cache_bytes: 1 << 20,
+        is_log_synced: true,
     };
     Arc::new(RedbStore::open(&directory.path().join("tasks.redb"), options).unwrap())
 }

@@ -42,7 +42,12 @@ impl Subject for RedbSubject {
 }
 
 fn options(windows: Windows) -> Options {
-    Options { dedup_window: windows.dedup, changes_keep: windows.changes, cache_bytes: 8 << 20 }
+    Options {
+        dedup_window: windows.dedup,
+        changes_keep: windows.changes,
+        cache_bytes: 8 << 20,
+        is_log_synced: true,
+    }
 }
 
 contract_tests!(RedbSubject::new());
@@ -72,10 +77,8 @@ async fn over_an_unsynced_log_a_lost_position_goes_back_to_the_cut() {
     let lost = store.head();
     drop(store);
     for (is_log_synced, expected) in [(true, 2), (false, 1)] {
-        let mut store = RedbStore::open(&subject.path(), options(Windows::WIDE)).unwrap();
-        if !is_log_synced {
-            store = store.over_unsynced_log();
-        }
+        let options = Options { is_log_synced, ..options(Windows::WIDE) };
+        let store = RedbStore::open(&subject.path(), options).unwrap();
         store.start().await.unwrap();
         store.commit(change_at(2), CommitDurability::Deferred).await.unwrap();
         assert_eq!(store.place(lost), Placement::After(expected), "synced: {is_log_synced}");

@@ -185,12 +185,12 @@ impl Writer {
     ) -> Result<u64, StoreError> {
         self.check_space()?;
         let first = self.counters.next_sequence;
-        let mut batch = Batch { counters: self.counters, users: HashMap::new() };
+        let partitions = self.shared.partitions.load(Ordering::Acquire);
+        let mut batch = Batch { counters: self.counters, users: HashMap::new(), partitions };
         let transaction = self.begin(durability)?;
         batch.write(&transaction, writes)?;
-        let partitions = transaction.open_table(PROCESSED)?.len()?;
         self.finish(transaction, batch.counters)?;
-        self.shared.partitions.store(partitions, Ordering::Release);
+        self.shared.partitions.store(batch.partitions, Ordering::Release);
         Ok(first)
     }
 
@@ -256,6 +256,8 @@ struct Batch {
     counters: Counters,
     /// Numbers of the users met so far.
     users: HashMap<UserId, u64>,
+    /// Partitions with a processed offset.
+    partitions: u64,
 }
 
 impl Batch {
@@ -280,7 +282,7 @@ impl Batch {
         if !writes.waiting_added.is_empty() {
             self.add_waiting(transaction, &writes.waiting_added)?;
         }
-        write_offsets(transaction, writes)
+        self.write_offsets(transaction, writes)
     }
 
     /// Gives every user of the batch its number; new ones are added.
@@ -430,6 +432,29 @@ impl Batch {
         }
         Ok(())
     }
+
+    fn write_offsets(
+        &mut self,
+        transaction: &WriteTransaction,
+        writes: &WriteSet,
+    ) -> Result<(), StoreError> {
+        if !writes.processed.is_empty() {
+            let mut table = transaction.open_table(PROCESSED)?;
+            for (place, processed) in &writes.processed {
+                let key = (place.topic.as_str(), place.partition.get());
+                table.insert(key, &row::encode_processed(*processed)[..])?;
+            }
+            self.partitions = table.len()?;
+        }
+        if !writes.outbound.is_empty() {
+            let mut table = transaction.open_table(OUTBOUND)?;
+            for (place, offset) in &writes.outbound {
+                let key = (place.topic.as_str(), place.partition.get());
+                table.insert(key, &row::encode_offset(*offset)[..])?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The number, which is used up.
@@ -437,22 +462,4 @@ const fn take(next: &mut u64) -> u64 {
     let number = *next;
     *next += 1;
     number
-}
-
-fn write_offsets(transaction: &WriteTransaction, writes: &WriteSet) -> Result<(), StoreError> {
-    if !writes.processed.is_empty() {
-        let mut table = transaction.open_table(PROCESSED)?;
-        for (place, processed) in &writes.processed {
-            let key = (place.topic.as_str(), place.partition.get());
-            table.insert(key, &row::encode_processed(*processed)[..])?;
-        }
-    }
-    if !writes.outbound.is_empty() {
-        let mut table = transaction.open_table(OUTBOUND)?;
-        for (place, offset) in &writes.outbound {
-            let key = (place.topic.as_str(), place.partition.get());
-            table.insert(key, &row::encode_offset(*offset)[..])?;
-        }
-    }
-    Ok(())
 }
