@@ -13,17 +13,20 @@
 //! before [`Log::close`]. The next open gives back [`Recovery::snapshot`], and in
 //! [`Recovery::active_batches`] the headers to apply on top of it.
 
+mod accepted;
 mod checked;
 pub mod dir;
 mod epochs;
 mod reader;
 mod recovery;
+mod repair;
 mod retention;
 mod segment;
 mod snapshot;
 mod state;
 pub mod testing;
 mod times;
+mod verify;
 mod walk;
 mod writer;
 
@@ -31,6 +34,8 @@ mod writer;
 mod tests;
 
 pub use reader::{Batches, LogReader};
+pub use repair::{Decision, RepairError, repair};
+pub use verify::{Damage, Finding, Report, verify};
 pub use writer::Log;
 
 use crate::{position::Offset, wire::batch::BatchHeader};
@@ -71,6 +76,8 @@ pub struct Recovery {
     pub torn_tail: Option<TornTail>,
     /// Damage that was found and not cut: ranges of offsets that cannot be read.
     pub holes: Vec<(Offset, Offset)>,
+    /// Those that a person has accepted: see [`repair()`].
+    pub accepted_holes: Vec<(Offset, Offset)>,
     /// The newest of what [`Log::store_snapshot`] was given that still holds.
     pub snapshot: Option<Snapshot>,
     /// Headers of the idempotent producers' batches that the snapshot does not cover: after a

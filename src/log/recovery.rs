@@ -6,6 +6,7 @@
 
 use super::{
     LastStop, Recovery, Snapshot, TornTail,
+    accepted::Accepted,
     checked::{self, Kind, TEMPORARY},
     dir::{Dir, File},
     epochs::Epochs,
@@ -16,7 +17,7 @@ use super::{
 use crate::{position::Offset, wire::batch::BatchHeader};
 use std::{collections::VecDeque, io, sync::Arc};
 
-const LOG_START: &str = "log-start";
+pub(super) const LOG_START: &str = "log-start";
 
 /// A log as it was found, ready to go on.
 #[derive(Debug)]
@@ -65,11 +66,15 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
         }
     };
     epochs.truncate(active.end);
-    recovery.holes = holes(&sealed, active.base);
     let log_start = load_log_start(dir)?
         .unwrap_or(0)
         .max(sealed.front().map_or(active.base, |first| first.base))
         .min(active.end);
+    let accepted = Accepted::load(dir)?;
+    (recovery.accepted_holes, recovery.holes) = holes(&sealed, active.base)
+        .into_iter()
+        .filter(|(_, to)| log_start < to.get())
+        .partition(|(from, to)| accepted.covers(from.get(), to.get()));
     let mut opened = Opened { sealed, active, file, epochs, log_start, recovery };
     load_producers(dir, &names, &mut opened)?;
     Ok(opened)
@@ -108,21 +113,27 @@ fn create_active(dir: &dyn Dir, base: i64) -> io::Result<Last> {
 
 /// Removes an empty last segment that a failed roll left, if the log went on in the one before.
 fn drop_bypassed(dir: &dyn Dir, bases: &mut Vec<i64>, epochs: &Epochs) -> io::Result<()> {
-    let [.., previous, last] = bases[..] else { return Ok(()) };
+    if is_last_bypassed(dir, bases, epochs)?
+        && let Some(last) = bases.pop()
+    {
+        dir.remove(&name(last, LOG))?;
+        dir.sync()?;
+    }
+    Ok(())
+}
+
+/// Whether the last segment is empty, and the one before goes on beyond its base.
+pub(super) fn is_last_bypassed(dir: &dyn Dir, bases: &[i64], epochs: &Epochs) -> io::Result<bool> {
+    let [.., previous, last] = *bases else { return Ok(false) };
     if dir.open(&name(last, LOG))?.size()? > 0 {
-        return Ok(());
+        return Ok(false);
     }
     let file = dir.open(&name(previous, LOG))?;
     let size = file.size()?;
     if Sealed::load(dir, previous, size)?.is_some_and(|sealed| sealed.end <= last) {
-        return Ok(());
+        return Ok(false);
     }
-    if walk::scan(&*file, size, (previous, i64::MAX), epochs)?.growth.end > last {
-        dir.remove(&name(last, LOG))?;
-        dir.sync()?;
-        bases.pop();
-    }
-    Ok(())
+    Ok(walk::scan(&*file, size, (previous, i64::MAX), epochs)?.growth.end > last)
 }
 
 /// Writes the seal of `growth`; without it the next start scans, so a failure is only told.
@@ -248,7 +259,8 @@ fn cut(
     Ok(TornTail { path, position, offset, bytes })
 }
 
-fn keep_beside(
+/// Copies bytes of a file to a file of their own, durably.
+pub(super) fn keep_beside(
     dir: &dyn Dir,
     file: &dyn File,
     name: &str,
@@ -300,7 +312,7 @@ fn remove_leftovers(dir: &dyn Dir, names: &[String], bases: &[i64]) {
     }
 }
 
-fn load_log_start(dir: &dyn Dir) -> io::Result<Option<i64>> {
+pub(super) fn load_log_start(dir: &dyn Dir) -> io::Result<Option<i64>> {
     let payload = checked::read_named(dir, LOG_START, Kind::LogStart)?;
     Ok(payload.and_then(|payload| payload.try_into().ok()).map(i64::from_be_bytes))
 }

@@ -233,8 +233,19 @@ pub(super) struct Scan {
 pub(super) fn scan(
     file: &dyn File,
     size: u64,
+    range: (i64, i64),
+    epochs: &Epochs,
+) -> io::Result<Scan> {
+    scan_with(file, size, range, epochs, &mut |_, _, _| ())
+}
+
+/// Like [`scan`]; `visit` gets the position, the header and the bytes of each sound batch.
+pub(super) fn scan_with(
+    file: &dyn File,
+    size: u64,
     (base, limit): (i64, i64),
     epochs: &Epochs,
+    visit: &mut dyn FnMut(u64, &BatchHeader, &[u8]),
 ) -> io::Result<Scan> {
     let mut window = Window::new(file, size);
     let mut place = Place { position: 0, offset: base, size, limit, epochs };
@@ -244,6 +255,7 @@ pub(super) fn scan(
         if let Some(header) = batch_at(&mut window, &place)? {
             let bytes = window.bytes(place.position, header.size_bytes)?.unwrap_or_default();
             growth.crc.update(bytes);
+            visit(place.position, &header, bytes);
             growth.push(&header);
             place = place.after(&header);
         } else if let Some(hole) = search(&mut window, &place)? {
