@@ -119,6 +119,16 @@ pub struct LastStop {
     pub leader_epoch: i32,
 }
 
+/// What ended, when a stop was not clean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outage {
+    /// Perhaps the machine: of what was not synced, anything may be missing.
+    Machine,
+    /// Only the process: every byte that it had written is there, so that a torn tail can only be
+    /// the beginning of one write.
+    Process,
+}
+
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -180,10 +180,12 @@ pub fn verify(dir: &dyn Dir) -> io::Result<Report> {
     let mut bases: Vec<i64> = names.iter().filter_map(|name| parse_name(name, LOG)).collect();
     bases.sort_unstable();
     let epochs = Epochs::load(dir)?;
+    let first = bases.first().copied().unwrap_or(0);
+    let log_start = recovery::load_log_start(dir)?.unwrap_or(first);
     let mut verifier = Verifier {
         dir,
         accepted: Accepted::load(dir)?,
-        log_start: recovery::load_log_start(dir)?.unwrap_or(0),
+        log_start,
         report: Report::default(),
         epochs: &epochs,
     };
@@ -191,13 +193,15 @@ pub fn verify(dir: &dyn Dir) -> io::Result<Report> {
         let last = bases.pop().unwrap_or_default();
         verifier.report.add(Finding::Stray { file: name(last, LOG) });
     }
+    if log_start < first {
+        verifier.damage((log_start, first), None);
+    }
     let limits = bases.iter().skip(1).map(|next| Some(*next)).chain([None]);
     for (base, limit) in bases.iter().zip(limits) {
         verifier.segment(*base, limit)?;
     }
     verifier.small_files(&names, &bases)?;
-    let Verifier { mut report, log_start, .. } = verifier;
-    let log_start = log_start.max(bases.first().copied().unwrap_or(0));
+    let Verifier { mut report, .. } = verifier;
     report.log_start = offset(log_start.min(report.log_end.get()));
     Ok(report)
 }

@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        Damage, Decision, Finding, RepairError, Report, dir::Dir, repair, testing::Fault, verify,
+        Damage, Decision, Finding, Outage, RepairError, Report, dir::Dir, repair, testing::Fault,
+        verify,
     },
     *,
 };
@@ -251,5 +252,112 @@ fn a_repair_that_fails_at_any_call_can_be_made_again() {
             }
             assert!(report(&dir).is_sound(), "{context}");
         }
+    }
+}
+
+/// Opens a log whose process was killed while the machine went on.
+fn killed(dir: &MemoryDir, options: Options) -> (Log, Recovery) {
+    let last_stop = LastStop { leader_epoch: EPOCH + 1, ..crashed(0) };
+    Log::open_after(Arc::new(dir.clone()), options, last_stop, Outage::Process).unwrap()
+}
+
+#[test]
+fn after_a_kill_no_flipped_byte_is_taken_for_a_torn_tail() {
+    for records in [1, 7] {
+        let dir = MemoryDir::new();
+        let (mut log, _) = open_with(&dir, small_segments(1 << 20), crashed(0));
+        for _ in 0..3 {
+            put(&mut log, &Shape { records, ..Shape::default() });
+        }
+        let end = log.log_end().get();
+        drop(log);
+        let name = logs(&dir)[0].clone();
+        for position in 0..dir.contents()[&name].len() {
+            for mask in [1, 0x80, 0xff] {
+                let dir = dir.copy();
+                harm(&dir, &name, |bytes| bytes[position] ^= mask);
+                let (mut log, recovery) = killed(&dir, Options::default());
+                let context = format!("{records} {position} {mask:#x} {recovery:?}");
+                assert!(recovery.torn_tail.is_none(), "{context}");
+                assert_eq!(recovery.holes.len(), 1, "{context}");
+                assert!(read_all(&log.reader(), 0).0.len() == 2, "{context}");
+                let next = put(&mut log, &Shape::default());
+                assert!(next >= end && next < end + 4096 * 1000, "{context}: {next}");
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_kill_the_beginning_of_a_write_is_a_torn_tail() {
+    let dir = written(3, 1 << 20);
+    let name = logs(&dir)[0].clone();
+    let whole = dir.contents()[&name].clone();
+    for cut in 1..batch_bytes() {
+        let dir = dir.copy();
+        dir.put(&name, whole[..whole.len() - cut].to_vec());
+        let (mut log, recovery) = killed(&dir, Options::default());
+        let left = batch_bytes() - cut;
+        let torn = recovery.torn_tail.map(|torn| torn.bytes);
+        assert_eq!(torn, Some(u64::try_from(left).unwrap()), "{cut}");
+        assert_eq!(recovery.holes, [], "{cut}");
+        assert_eq!(put(&mut log, &Shape::default()), 2, "{cut}");
+    }
+}
+
+#[test]
+fn a_damaged_tail_above_a_floor_within_its_batch_gives_no_offset_again() {
+    let dir = MemoryDir::new();
+    let (mut log, _) = open_with(&dir, Options::default(), crashed(0));
+    put(&mut log, &Shape { records: 10, ..Shape::default() });
+    drop(log);
+    let name = logs(&dir)[0].clone();
+    harm(&dir, &name, |bytes| bytes[70] ^= 1);
+    let (mut log, recovery) = open_with(&dir, Options::default(), crashed(4));
+    assert_eq!(recovery.holes, [(at(0), at(10))]);
+    assert_eq!(put(&mut log, &Shape::default()), 10);
+}
+
+#[test]
+fn segments_lost_at_the_beginning_or_the_end_are_told() {
+    let dir = written(12, 300);
+    let names = logs(&dir);
+    Dir::remove(&dir, &names[0]).unwrap();
+    Dir::remove(&dir, names.last().unwrap()).unwrap();
+    assert_eq!(report(&dir).damages().count(), 1, "the end is known by the seal alone");
+    let (mut log, recovery) = open_with(&dir, small_segments(300), crashed(0));
+    let last: i64 = names.last().unwrap().trim_end_matches(".log").parse().unwrap();
+    let second: i64 = names[1].trim_end_matches(".log").parse().unwrap();
+    assert_eq!(recovery.holes, [(at(0), at(second)), (at(last), at(12))]);
+    assert_eq!(log.reader().log_start(), at(0));
+    let (bases, holes) = read_all(&log.reader(), 0);
+    assert_eq!(holes, [(0, Some(second)), (last, Some(12))]);
+    assert_eq!(bases, (second..last).collect::<Vec<_>>());
+    assert_eq!(put(&mut log, &Shape::default()), 12);
+}
+
+#[test]
+fn what_retention_deleted_is_not_missed() {
+    for is_full in [false, true] {
+        let dir = written(12, 300);
+        let disk = faulty(&dir);
+        let options = Options { retention_bytes: Some(0), ..small_segments(300) };
+        let (mut log, _) = Log::open(Arc::new(disk.clone()), options, clean()).unwrap();
+        disk.set_full(is_full);
+        // Deletes all but the last, even where its own note finds no space.
+        let deleted = log.apply_retention(9000, at(12));
+        disk.set_full(false);
+        assert_eq!(deleted.is_ok(), !is_full, "{deleted:?}");
+        assert_eq!(logs(&dir).len(), 1);
+        let start = log.reader().log_start();
+        assert!(start > at(0));
+        if is_full {
+            assert!(log.apply_retention(9000, at(12)).is_ok(), "noted with the next round");
+        }
+        drop(log);
+        let (log, recovery) = open_with(&dir, small_segments(300), crashed(12));
+        assert_eq!(recovery.holes, []);
+        assert_eq!(log.reader().log_start(), start);
+        assert!(report(&dir).is_sound());
     }
 }
