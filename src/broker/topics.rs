@@ -9,12 +9,14 @@
 use super::{
     Durability, ProduceError, StartError,
     configs::{self, ConfigError, Configs, Settings},
+    lost,
     meta::{LastRun, Meta, TopicRecord},
     partition::{self, Opened, PartitionHandle},
+    space::Space,
 };
 use crate::{
     clock::Clock,
-    log::{LastStop, OpenError, dir::RealDir},
+    log::{self, LastStop, OpenError, Outage, dir::RealDir},
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
 };
@@ -146,6 +148,9 @@ pub(super) struct Setup {
     pub(super) meta: Meta,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) space: Space,
+    /// What others know to have been durable, beside `broker.redb`.
+    pub(super) floors: HashMap<TopicPartition, Offset>,
 }
 
 impl Topics {
@@ -160,7 +165,7 @@ impl Topics {
     ) -> Result<Self, StartError> {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (inbox, commands) = mpsc::channel(INBOX_COMMANDS_MAX);
-        let LastRun { leader_epoch, was_clean, topics, durable_ends, .. } = last_run;
+        let LastRun { leader_epoch, was_clean, outage, topics, durable_ends, .. } = last_run;
         let owner = Owner {
             setup: Arc::new(setup),
             leader_epoch,
@@ -168,16 +173,21 @@ impl Topics {
             keeper: keeper.clone(),
         };
         owner.clear_deleted().await;
+        let floor = |place: &TopicPartition| {
+            let floors = [durable_ends.get(place), owner.setup.floors.get(place)];
+            floors.into_iter().flatten().max().copied().unwrap_or_default()
+        };
         for (name, record) in topics {
-            let last_stop = |place: &TopicPartition| LastStop {
-                was_clean,
-                durable_floor: durable_ends.get(place).copied().unwrap_or_default(),
-                leader_epoch,
+            let how = |place: &TopicPartition| How {
+                last_stop: LastStop { was_clean, durable_floor: floor(place), leader_epoch },
+                outage,
+                is_new: false,
             };
             let count = record.partitions;
-            let opened = owner.open(&name, 0..count, &record.configs, last_stop).await?;
+            let opened = owner.open(&name, 0..count, &record.configs, how).await?;
             owner.publish(&name, record.id, record.configs, owner.run(opened));
         }
+        owner.tell_strays().await;
         keeper.spawn(own(owner, commands));
         Ok(Self { snapshot, inbox })
     }
@@ -498,12 +508,12 @@ impl Owner {
         configs: &Configs,
     ) -> Result<Vec<Opened>, TopicError> {
         let leader_epoch = self.leader_epoch;
-        let last_stop = |_: &TopicPartition| LastStop {
-            was_clean: false,
-            durable_floor: Offset::ZERO,
-            leader_epoch,
+        let how = |_: &TopicPartition| How {
+            last_stop: LastStop { was_clean: false, durable_floor: Offset::ZERO, leader_epoch },
+            outage: Outage::Machine,
+            is_new: true,
         };
-        let opened = self.open(name, partitions, configs, last_stop).await;
+        let opened = self.open(name, partitions, configs, how).await;
         opened.map_err(|error| storage_error(name, &error))
     }
 
@@ -513,20 +523,16 @@ impl Owner {
         name: &TopicName,
         partitions: std::ops::Range<u32>,
         configs: &Configs,
-        last_stop: impl Fn(&TopicPartition) -> LastStop,
+        how: impl Fn(&TopicPartition) -> How,
     ) -> Result<Vec<Opened>, StartError> {
         let options = Settings::new(configs, self.setup.message_bytes_default).log;
         let opening = partitions.map(|index| {
             let index = i32::try_from(index).ok().and_then(Partition::new);
             let partition = index.expect("at most PARTITIONS_MAX");
             let place = TopicPartition { topic: name.clone(), partition };
-            let last_stop = last_stop(&place);
+            let how = how(&place);
             let (setup, options) = (Arc::clone(&self.setup), options.clone());
-            async move {
-                let named = place.clone();
-                let opened = blocking(move || open(&setup, place, options, last_stop)).await;
-                opened.map_err(|error| StartError::Log(named, error))
-            }
+            blocking(move || open(&setup, place, options, &how))
         });
         stream::iter(opening).buffered(OPENING_MAX).try_collect().await
     }
@@ -552,6 +558,19 @@ impl Owner {
         moved.await.map_err(|error| storage_error(name, &error))
     }
 
+    /// Tells of directories that belong to no topic. They stay.
+    async fn tell_strays(&self) {
+        let log_dir = self.setup.log_dir.clone();
+        let Ok(places) = blocking(move || lost::partitions_in(&log_dir)).await else { return };
+        let snapshot = self.snapshot.load();
+        for place in places {
+            let topic = snapshot.by_name.get(place.topic.as_str());
+            if topic.and_then(|topic| topic.partition(place.partition)).is_none() {
+                tracing::warn!(%place, "a directory below log/ belongs to no topic");
+            }
+        }
+    }
+
     /// Removes what deletions left behind.
     async fn clear_deleted(&self) {
         let log_dir = self.setup.log_dir.clone();
@@ -562,24 +581,50 @@ impl Owner {
     }
 }
 
+/// How one partition is opened.
+struct How {
+    last_stop: LastStop,
+    outage: Outage,
+    /// It is created; else it must be there.
+    is_new: bool,
+}
+
 /// Opens one partition. Blocks on the disk.
 fn open(
     setup: &Setup,
     place: TopicPartition,
-    options: crate::log::Options,
-    last_stop: LastStop,
-) -> Result<Opened, OpenError> {
+    options: log::Options,
+    how: &How,
+) -> Result<Opened, StartError> {
     let path = setup.log_dir.join(place.to_string());
-    let dir = RealDir::open(&path).map_err(|source| OpenError::Io { path, source })?;
-    partition::open(partition::Setup {
+    let failed = |source| {
+        let error = OpenError::Io { path: path.clone(), source };
+        StartError::Log(place.clone(), error)
+    };
+    if !how.is_new && !has_segments(&path).map_err(failed)? {
+        return Err(StartError::LogMissing { place, path });
+    }
+    let dir = RealDir::open(&path).map_err(failed)?;
+    let named = place.clone();
+    let opened = partition::open(partition::Setup {
         place,
         dir: Arc::new(dir),
         options,
-        last_stop,
+        last_stop: how.last_stop,
+        outage: how.outage,
         durability: setup.durability,
+        space: setup.space.clone(),
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
-    })
+    });
+    opened.map_err(|error| StartError::Log(named, error))
+}
+
+fn has_segments(path: &Path) -> std::io::Result<bool> {
+    match RealDir::read_only(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        dir => log::has_segments(&dir?),
+    }
 }
 
 fn clear_deleted(log_dir: &Path) -> std::io::Result<()> {

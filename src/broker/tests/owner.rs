@@ -5,10 +5,11 @@ use crate::{
     broker::{
         Acks, Durability, ProduceError,
         partition::{self, PartitionHandle, Setup},
+        space::Space,
     },
     clock::Clock,
     log::{
-        LastStop, Options,
+        LastStop, Options, Outage,
         dir::{Dir, File},
         testing::{Fault, FaultyDir, MemoryDir, Unsynced},
     },
@@ -30,7 +31,9 @@ fn open(dir: Arc<dyn Dir>) -> (PartitionHandle, Arc<Metrics>) {
         dir,
         options: Options::default(),
         last_stop: LastStop { was_clean: false, durable_floor: Offset::ZERO, leader_epoch: 0 },
+        outage: Outage::Machine,
         durability: Durability::Commit,
+        space: Space::open(Path::new("."), 0, &metrics),
         clock: Clock::manual(1),
         metrics: Arc::clone(&metrics),
     });
