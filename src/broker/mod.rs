@@ -190,12 +190,17 @@ impl Broker {
         };
         let owners = TaskTracker::new();
         let topics = Topics::start(setup, last_run, owners.clone()).await?;
-        let reserved_progress = ReservedProgress::default();
+        let (reserved_progress, known) = (ReservedProgress::default(), topics.clone());
         let coordinator = coordinator::start(
             coordinator::Options::new(&options.reserved_group),
             meta.clone(),
             clock.clone(),
-            reserved_progress.clone(),
+            coordinator::Facts {
+                progress: reserved_progress.clone(),
+                has_partition: Arc::new(move |at| {
+                    known.partition(at.topic.as_str(), at.partition).is_some()
+                }),
+            },
         );
         let coordinator = coordinator.map_err(StartError::Meta)?;
         let (keep_from, ending) = (KeepFrom::default(), CancellationToken::new());
