@@ -150,7 +150,7 @@ impl<S: OffsetStore> Worker<S> {
                 answer(reply, self.heartbeat(&group, &member));
             }
             Command::Leave(group, leavers, reply) => {
-                answer(reply, Ok(self.leave(&group, &leavers)))
+                answer(reply, Ok(self.leave(&group, &leavers)));
             }
             Command::Commit(group, committer, offsets, reply) => {
                 self.commit(&group, &committer, (offsets, reply));

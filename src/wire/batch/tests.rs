@@ -50,7 +50,7 @@ fn batches_of_a_real_client_pass_and_their_records_are_read() {
         let batch = ProducedBatch::check(&from_hex(text)).unwrap();
         assert_eq!(batch.header().codec(), Some(codec));
         let (header, bytes) = batch.stamp(100, 4);
-        let records = record::decode(&bytes, &header, 1 << 20).unwrap();
+        let records: Vec<_> = record::Records::open(&bytes, &header, 1 << 20).unwrap().collect();
         let of = |index: usize| &records[index];
         assert_eq!(records.len(), 3, "{codec:?}");
         assert_eq!((of(0).offset, of(2).offset), (100, 102));
