@@ -112,6 +112,8 @@ codes! {
         "The Idempotency-Key was used for another request";
     /// `/ws/...` without a WebSocket handshake.
     UpgradeRequired = UPGRADE_REQUIRED "upgrade_required" "A WebSocket handshake is needed";
+    /// What is asked for is damaged on disk; the log says more.
+    Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
     /// A defect of ours; the log says more.
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.
@@ -261,9 +263,13 @@ impl From<FieldError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        error!(error = chain(&error), "the store failed a request");
+        // The store has told of a damaged row, once.
+        if !matches!(error, StoreError::Damaged { .. }) {
+            error!(error = chain(&error), "the store failed a request");
+        }
         match error {
             StoreError::Full(_) => Self::new(Code::DiskFull),
+            StoreError::Damaged { .. } | StoreError::DamagedFile(_) => Self::new(Code::Damaged),
             _ => Self::new(Code::Internal),
         }
     }
