@@ -4,4 +4,4 @@
 mod limits;
 mod rest;
 mod socket;
-mod support;
+pub(super) mod support;
