@@ -165,9 +165,16 @@ fn check_handshake(request: &Request) -> Result<String, Problem> {
         return Err(Problem::new(Code::UpgradeRequired));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    let key = key.filter(|key| key.len() == KEY_CHARS && key.ends_with(b"=="));
+    let key = key.filter(|key| is_key(key));
     let key = key.ok_or(Problem::with_detail(Code::InvalidHeader, "Sec-WebSocket-Key"))?;
     Ok(derive_accept_key(key))
+}
+
+/// Whether it is 16 bytes in base64.
+fn is_key(key: &[u8]) -> bool {
+    let digits = key.strip_suffix(b"==").unwrap_or_default();
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    digits.len() == KEY_CHARS - 2 && digits.iter().all(is_digit)
 }
 
 fn switching_protocols(accept: &str) -> Response<Body> {

@@ -8,3 +8,4 @@ mod restart;
 mod socket;
 mod startup;
 mod support;
+mod ws_protocol;

@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod raw;
 pub(crate) mod socket;
 
 use serde_json::{Value, json};
