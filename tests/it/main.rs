@@ -5,6 +5,7 @@ mod kafka;
 mod limits;
 mod rest;
 mod restart;
+mod slow_peers;
 mod socket;
 mod startup;
 mod support;

@@ -1,7 +1,7 @@
 //! A client that sends bytes as they are: what no library would let a test send.
 
 use super::{PATIENCE, TestDaemon};
-use std::net::SocketAddr;
+use std::{io::ErrorKind, net::SocketAddr};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -67,6 +67,18 @@ impl Raw {
         let length: usize = length.map_or(0, |length| length.parse().expect("a number"));
         let body = self.read(|bytes| Some((bytes.get(..length)?.to_vec(), length))).await;
         (status, String::from_utf8_lossy(&body.unwrap_or_default()).into_owned())
+    }
+
+    /// Whether the peer has closed; throws away what it sent.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let mut scratch = [0; 4_096];
+        loop {
+            match self.stream.try_read(&mut scratch) {
+                Ok(1..) => (),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Ok(0) | Err(_) => return true,
+            }
+        }
     }
 
     /// Waits for the end of the stream, whatever comes before it.
