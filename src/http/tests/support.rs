@@ -241,12 +241,12 @@ impl Setup {
 
 /// A running port 8000.
 pub(super) struct Daemon {
+    pub(super) http: Http,
     pub(super) address: SocketAddr,
     pub(super) log: Arc<MemoryLog>,
     pub(super) clock: Clock,
     pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) http: Http,
     pub(super) shutdown: Shutdown,
     trigger: Trigger,
     serving: JoinHandle<()>,
