@@ -5,7 +5,7 @@
 use super::{StartError, meta};
 use crate::{
     clock::Clock,
-    log::{self, dir::RealDir},
+    log::{self, dir::RealDir, disk::RealDisk},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use std::{
@@ -34,11 +34,7 @@ pub fn partition_dir(data_dir: &Path, place: &TopicPartition) -> PathBuf {
 /// # Errors
 /// As the disk says; no directory at all is none.
 pub fn partitions_on_disk(data_dir: &Path) -> io::Result<Vec<TopicPartition>> {
-    partitions_in(&log_dir(data_dir))
-}
-
-pub(super) fn partitions_in(log_dir: &Path) -> io::Result<Vec<TopicPartition>> {
-    let entries = match fs::read_dir(log_dir) {
+    let entries = match fs::read_dir(log_dir(data_dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -109,7 +105,8 @@ pub fn rebuild_meta(
     }
     // No producer id that was ever given lies so high: ids count from 0, far fewer than one a ms.
     let producer_ids_from = clock.now_ms();
-    meta::create(&path, &topics, (epoch, producer_ids_from)).map_err(StartError::Meta)?;
+    meta::create(&RealDisk, &path, &topics, (epoch, producer_ids_from))
+        .map_err(StartError::Meta)?;
     Ok(topics)
 }
 
@@ -127,7 +124,8 @@ pub fn give_up(data_dir: &Path, place: &TopicPartition) -> Result<Offset, StartE
     if log::has_segments(&dir).map_err(io_failed)? {
         return Err(StartError::NotMissing(place.clone()));
     }
-    let recorded = meta::recorded_end(&meta_path(data_dir), place).map_err(StartError::Meta)?;
+    let recorded =
+        meta::recorded_end(&RealDisk, &meta_path(data_dir), place).map_err(StartError::Meta)?;
     let base = recorded.get().saturating_add(GIVEN_SINCE_MAX);
     let base = Offset::new(base).unwrap_or(recorded);
     log::start_at(&dir, base).map_err(failed)?;

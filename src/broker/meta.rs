@@ -12,16 +12,15 @@
 mod file;
 
 use crate::{
-    log::Outage,
+    log::{Outage, disk::Disk},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use file::{Noted, NotedFile};
-use redb::{
-    Database, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
     thread::JoinHandle,
@@ -101,16 +100,19 @@ impl Meta {
     ///
     /// # Errors
     /// `Database`.
-    pub fn open(path: &Path) -> Result<(Self, LastRun), MetaError> {
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, LastRun), MetaError> {
         let noted = Noted::default();
-        let database = open_file(path, &noted)?;
-        let last_run = begin_run(&database, boot_id())?;
-        sync_name(path)?;
+        let database = open_file(&**disk, path, &noted)?;
+        let last_run = begin_run(&database, disk.boot_id())?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);
-        let mut owner =
-            Owner { path: path.to_owned(), noted: noted.clone(), database: Some(database) };
+        let mut owner = Owner {
+            disk: Arc::clone(disk),
+            path: path.to_owned(),
+            noted: noted.clone(),
+            database: Some(database),
+        };
         let thread = std::thread::Builder::new()
             .name("broker-meta".to_owned())
             // The database ends here and not with the last reader, of which there is none after
@@ -270,6 +272,7 @@ struct StoredTopic {
 
 /// The owner.
 struct Owner {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     noted: Noted,
     /// `None` after a write that found no space, until the file is opened again.
@@ -305,7 +308,7 @@ impl Owner {
         }
         let database = match self.database.take() {
             Some(database) => Ok(database),
-            None => open_file(&self.path, &self.noted).map(Arc::new),
+            None => open_file(&*self.disk, &self.path, &self.noted).map(Arc::new),
         };
         let result = database.and_then(|database| {
             let done = work(&database);
@@ -324,27 +327,19 @@ impl Owner {
     }
 }
 
-fn open_file(path: &Path, noted: &Noted) -> Result<Database, MetaError> {
-    let file = NotedFile::open(path, noted.clone()).map_err(database_error)?;
-    let opened = Database::builder().create_with_backend(file);
+fn open_file(disk: &dyn Disk, path: &Path, noted: &Noted) -> Result<Database, MetaError> {
+    let file = disk.database(path).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MetaError::Full,
+        _ => database_error(error),
+    })?;
+    let opened = Database::builder().create_with_backend(NotedFile::new(file, noted.clone()));
     opened.map_err(|error| if noted.take_full() { MetaError::Full } else { database_error(error) })
-}
-
-/// Makes the name of a new file durable.
-fn sync_name(path: &Path) -> Result<(), MetaError> {
-    let Some(dir) = path.parent() else { return Ok(()) };
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(database_error)
-}
-
-/// Names the time from this machine's start to its end; `None` where the kernel does not tell.
-fn boot_id() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// Makes the file anew with these topics, which keep everything; the next run takes the epoch after
 /// this one, and producer ids from there on. All or nothing.
 pub(super) fn create(
+    disk: &dyn Disk,
     path: &Path,
     topics: &BTreeMap<TopicName, u32>,
     (epoch, producer_ids_from): (i32, i64),
@@ -352,7 +347,7 @@ pub(super) fn create(
     let beside = path.with_extension("redb.new");
     // What an attempt before left; there is none after the first.
     drop(std::fs::remove_file(&beside));
-    let database = open_file(&beside, &Noted::default())?;
+    let database = open_file(disk, &beside, &Noted::default())?;
     begin_run(&database, None)?;
     let transaction = database.begin_write().map_err(database_error)?;
     put_state(&transaction, LEADER_EPOCH, i64::from(epoch))?;
@@ -367,16 +362,18 @@ pub(super) fn create(
     transaction.commit().map_err(database_error)?;
     drop(database);
     std::fs::rename(&beside, path).map_err(database_error)?;
-    sync_name(path)
+    // Its name is durable when it is opened.
+    open_file(disk, path, &Noted::default()).map(drop)
 }
 
 /// The end of a log that was recorded last; 0 if none was.
-pub(super) fn recorded_end(path: &Path, place: &TopicPartition) -> Result<Offset, MetaError> {
-    let read = match ReadOnlyDatabase::open(path) {
-        Ok(database) => database.begin_read().map_err(database_error)?,
-        // It was not closed cleanly: it is repaired by opening it to write.
-        Err(_) => open_file(path, &Noted::default())?.begin_read().map_err(database_error)?,
-    };
+pub(super) fn recorded_end(
+    disk: &dyn Disk,
+    path: &Path,
+    place: &TopicPartition,
+) -> Result<Offset, MetaError> {
+    let database = open_file(disk, path, &Noted::default())?;
+    let read = database.begin_read().map_err(database_error)?;
     let table = read.open_table(DURABLE_ENDS).map_err(database_error)?;
     let end = table.get((place.topic.as_str(), place.partition.get())).map_err(database_error)?;
     Ok(end.and_then(|end| Offset::new(end.value())).unwrap_or_default())
@@ -690,6 +687,11 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
+
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(RealDisk)
+    }
 
     fn place(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition {
@@ -715,14 +717,14 @@ mod tests {
     async fn offsets_survive_and_are_deleted_by_group() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&disk(), &path).unwrap();
         let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
         meta.commit_offsets("g", two.clone()).await.unwrap();
         meta.commit_offsets("g2", two).await.unwrap();
         meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
         meta.delete_offsets("g2", None).await.unwrap();
         close(meta).await;
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&disk(), &path).unwrap();
         let left = meta.load_offsets().unwrap();
         let place = place("b", 1);
         assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
@@ -735,7 +737,7 @@ mod tests {
         let mut epochs = Vec::new();
         let mut clusters = Vec::new();
         for is_clean in [true, false, true] {
-            let (meta, run) = Meta::open(&path).unwrap();
+            let (meta, run) = Meta::open(&disk(), &path).unwrap();
             epochs.push((run.leader_epoch, run.was_clean));
             clusters.push(run.cluster_id);
             if is_clean {
@@ -743,7 +745,7 @@ mod tests {
             }
             close(meta).await;
         }
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&disk(), &path).unwrap();
         epochs.push((run.leader_epoch, run.was_clean));
         assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
         assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
@@ -755,7 +757,7 @@ mod tests {
         let path = dir.path().join("broker.redb");
         let mut given = std::collections::HashSet::new();
         for _ in 0..3 {
-            let (meta, _) = Meta::open(&path).unwrap();
+            let (meta, _) = Meta::open(&disk(), &path).unwrap();
             for _ in 0..1500 {
                 assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
             }
@@ -768,7 +770,7 @@ mod tests {
     async fn topics_and_ends_survive() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&disk(), &path).unwrap();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
         let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
         for name in ["a", "b"] {
@@ -778,7 +780,7 @@ mod tests {
         meta.record_ends(ends.to_vec()).await.unwrap();
         meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
         close(meta).await;
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&disk(), &path).unwrap();
         assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
         assert_eq!(run.durable_ends.len(), 1);
     }

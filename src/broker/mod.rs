@@ -28,7 +28,10 @@ pub use lost::{give_up, log_dir, parse_place, partition_dir, partitions_on_disk,
 
 use crate::{
     clock::Clock,
-    log::LogReader,
+    log::{
+        LogReader,
+        disk::{Disk, RealDisk},
+    },
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
     shutdown::Shutdown,
@@ -203,6 +206,8 @@ struct Shared {
     keep_from: KeepFrom,
     space: Space,
     cluster_id: String,
+    /// The owner of a partition has panicked.
+    owner_died: CancellationToken,
     connections: connection::Limits,
     /// Waiting fetches are answered at once when it is cancelled.
     draining: CancellationToken,
@@ -212,12 +217,20 @@ struct Shared {
 }
 
 /// What the daemon knows that `broker.redb` does not.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Start {
+    /// Where everything is.
+    pub disk: Arc<dyn Disk>,
     /// Offsets below which logs are known to have been durable: a bad tail below one is damage.
     pub floors: HashMap<TopicPartition, Offset>,
     /// Bytes of the reserve file; 0 for none.
     pub reserve_bytes: u64,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { disk: Arc::new(RealDisk), floors: HashMap::new(), reserve_bytes: 0 }
+    }
 }
 
 impl Broker {
@@ -233,6 +246,19 @@ impl Broker {
         Self::start_with(options, Start::default(), clock, metrics).await
     }
 
+    /// Like [`Broker::start`], on another disk.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        Self::start_with(options, Start { disk, ..Start::default() }, clock, metrics).await
+    }
+
     /// Opens every log and `broker.redb`, and starts the owners. No port yet: see
     /// [`Broker::serve`].
     ///
@@ -244,18 +270,21 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let Start { floors, reserve_bytes } = start;
-        let (data_dir, measured) = (options.data_dir.clone(), Arc::clone(&metrics));
+        let Start { disk, floors, reserve_bytes } = start;
+        let space = Space::new(Arc::clone(&disk), &options.data_dir, reserve_bytes);
+        let (data_dir, opening) = (options.data_dir.clone(), Arc::clone(&disk));
+        let (first, measured) = (space.clone(), Arc::clone(&metrics));
         let opened = tokio::task::spawn_blocking(move || {
-            let space = Space::open(&data_dir, reserve_bytes, &measured);
-            open_meta(&data_dir).map(|opened| (space, opened))
+            let opened = open_meta(&opening, &data_dir);
+            first.look(&measured);
+            opened
         });
         let opened = opened.await.unwrap_or(Err(StartError::Meta(MetaError::Closed)));
-        let (space, (meta, last_run)) = opened?;
-        let logs = log_dir(&options.data_dir);
-        let cluster_id = last_run.cluster_id.clone();
+        let (meta, last_run) = opened?;
+        let (cluster_id, owner_died) = (last_run.cluster_id.clone(), CancellationToken::new());
         let setup = topics::Setup {
-            log_dir: logs,
+            disk,
+            log_dir: log_dir(&options.data_dir),
             durability: options.durability,
             message_bytes_default: options.message_bytes_max,
             reserved: options.reserved_topics.clone(),
@@ -264,6 +293,7 @@ impl Broker {
             metrics: Arc::clone(&metrics),
             space: space.clone(),
             floors,
+            owner_died: owner_died.clone(),
         };
         let owners = TaskTracker::new();
         let topics = match Topics::start(setup, last_run, owners.clone()).await {
@@ -274,12 +304,17 @@ impl Broker {
                 return Err(error);
             }
         };
-        let reserved_progress = ReservedProgress::default();
+        let (reserved_progress, known) = (ReservedProgress::default(), topics.clone());
         let coordinator = coordinator::start(
             coordinator::Options::new(&options.reserved_group),
             meta.clone(),
             clock.clone(),
-            reserved_progress.clone(),
+            coordinator::Facts {
+                progress: reserved_progress.clone(),
+                has_partition: Arc::new(move |at| {
+                    known.partition(at.topic.as_str(), at.partition).is_some()
+                }),
+            },
         );
         let coordinator = coordinator.map_err(StartError::Meta)?;
         let (keep_from, ending) = (KeepFrom::default(), CancellationToken::new());
@@ -302,6 +337,7 @@ impl Broker {
             keep_from,
             space,
             cluster_id,
+            owner_died,
             draining: CancellationToken::new(),
             _ends_with_last_clone: ending.clone().drop_guard(),
             ending,
@@ -423,6 +459,7 @@ impl Broker {
     /// daemon then has to end, too. Cancel safe.
     pub async fn owner_ended(&self) -> &'static str {
         tokio::select! {
+            () = self.0.owner_died.cancelled() => "a partition",
             () = self.0.topics.ended() => "topics",
             () = self.0.coordinator.ended() => "group coordinator",
             () = self.0.meta.ended() => "broker.redb",
@@ -512,11 +549,11 @@ impl Broker {
 }
 
 /// Blocks on the disk.
-fn open_meta(data_dir: &Path) -> Result<(Meta, meta::LastRun), StartError> {
+fn open_meta(disk: &Arc<dyn Disk>, data_dir: &Path) -> Result<(Meta, meta::LastRun), StartError> {
     lost::check_meta(data_dir)?;
-    std::fs::create_dir_all(log_dir(data_dir))
+    disk.dir(&log_dir(data_dir))
         .map_err(|error| StartError::Meta(MetaError::Database(error.to_string())))?;
-    Meta::open(&lost::meta_path(data_dir)).map_err(StartError::Meta)
+    Meta::open(disk, &lost::meta_path(data_dir)).map_err(StartError::Meta)
 }
 
 /// Checks what the topic's settings bound, and puts the batch into the order of its partition.

@@ -7,7 +7,7 @@
 //!
 //! Owner: the worker [`watch`]; everyone else reads one flag.
 
-use crate::metrics::Metrics;
+use crate::{log::disk::Disk, metrics::Metrics};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -28,6 +28,7 @@ pub(super) struct Space(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     reserve_bytes: u64,
     is_full: AtomicBool,
@@ -35,12 +36,10 @@ struct Inner {
 
 impl Space {
     /// The space of the disk that holds `data_dir`; `reserve_bytes` 0 keeps no reserve, and then
-    /// only a write that fails tells that the disk is full. Blocks on the disk.
-    pub(super) fn open(data_dir: &Path, reserve_bytes: u64, metrics: &Metrics) -> Self {
+    /// only a write that fails tells that the disk is full.
+    pub(super) fn new(disk: Arc<dyn Disk>, data_dir: &Path, reserve_bytes: u64) -> Self {
         let path = data_dir.join("reserve");
-        let space = Self(Arc::new(Inner { path, reserve_bytes, is_full: AtomicBool::new(false) }));
-        space.look(metrics);
-        space
+        Self(Arc::new(Inner { disk, path, reserve_bytes, is_full: AtomicBool::new(false) }))
     }
 
     /// Whether nothing more is accepted.
@@ -50,11 +49,11 @@ impl Space {
 
     /// Looks at the disk, and gives up or makes the reserve. Blocks on it.
     pub(super) fn look(&self, metrics: &Metrics) {
-        let Inner { path, reserve_bytes, is_full } = &*self.0;
+        let Inner { disk, path, reserve_bytes, is_full } = &*self.0;
         if *reserve_bytes == 0 {
             return;
         }
-        let free = free_bytes(path);
+        let free = disk.free_bytes(path.parent().unwrap_or(path));
         metrics.disk_free_bytes.set(i64::try_from(free).unwrap_or(i64::MAX));
         let is_held = fs::metadata(path).is_ok_and(|file| file.len() == *reserve_bytes);
         let was_full = self.is_full();
@@ -94,13 +93,6 @@ pub(super) async fn watch(space: Space, metrics: Arc<Metrics>, ending: Cancellat
     }
 }
 
-/// Bytes free for us on the disk that holds `path`; what cannot be told counts as enough, and a
-/// write then says what is wrong.
-fn free_bytes(path: &Path) -> u64 {
-    let dir = path.parent().unwrap_or(path);
-    rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
 /// Makes the reserve, with blocks of its own where the file system gives such.
 fn make(path: &Path, bytes: u64) -> io::Result<()> {
     let made = fs::File::create(path).and_then(|file| {
@@ -126,20 +118,24 @@ const SLACK_BYTES: u64 = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
 
     #[test]
     fn the_reserve_is_made_where_there_is_room_and_given_up_where_there_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Metrics::new();
-        let space = Space::open(dir.path(), 1 << 20, &metrics);
+        let space_of = |bytes| {
+            let space = Space::new(Arc::new(RealDisk), dir.path(), bytes);
+            space.look(&metrics);
+            space
+        };
+        let space = space_of(1 << 20);
         assert!(!space.is_full());
         assert_eq!(fs::metadata(dir.path().join("reserve")).unwrap().len(), 1 << 20);
-        let greedy = Space::open(dir.path(), u64::MAX / 4, &metrics);
-        assert!(greedy.is_full());
+        assert!(space_of(u64::MAX / 4).is_full());
         assert_eq!(metrics.disk_full.get(), 1);
         space.look(&metrics);
         assert_eq!(metrics.disk_full.get(), 0);
-        let none = Space::open(dir.path(), 0, &metrics);
-        assert!(!none.is_full());
+        assert!(!space_of(0).is_full());
     }
 }

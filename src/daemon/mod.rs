@@ -8,9 +8,11 @@
 //! Invariant: an owner worker that ends unexpectedly ends the daemon with its reason; one bad
 //! connection ends that connection only.
 
+mod admin_socket;
 mod bind;
 mod lock;
 
+pub use admin_socket::{admin_socket, check_admin_socket};
 pub use lock::Endpoints;
 
 use crate::{
@@ -34,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     task::{Id, JoinError, JoinHandle, JoinSet},
     time::{Instant, timeout_at},
 };
@@ -173,8 +175,11 @@ impl Daemon {
         // The store first: what it has processed is a floor of the logs.
         let (store, processed) = open_store(&config, Arc::clone(&metrics)).await?;
         let floors = processed.iter().map(|(place, processed)| (place.clone(), processed.next));
-        let start =
-            broker::Start { floors: floors.collect(), reserve_bytes: config::RESERVE_BYTES };
+        let start = broker::Start {
+            floors: floors.collect(),
+            reserve_bytes: config::RESERVE_BYTES,
+            ..broker::Start::default()
+        };
         let broker = config.broker_options();
         let broker = Broker::start_with(broker, start, clock.clone(), Arc::clone(&metrics)).await?;
         ensure_applied_topic(&config, &broker, &processed).await?;
@@ -199,11 +204,14 @@ impl Daemon {
             hub,
             clock,
             metrics,
-            health: health_of(&broker),
+            health: health_of(&broker, &store),
         };
         let http = Http::new(config.http_options(), parts);
 
         let mut edges = Edges::new(config.drain_timeout.min(config.stop_timeout));
+        if let Some(socket) = admin_socket::bind(&config.data_dir)? {
+            edges.serve_admin(&http, socket);
+        }
         let http_addresses = edges.serve_http(&http, http_listeners);
         let kafka_addresses = edges.serve_kafka(&broker, kafka_listeners);
         let daemon = Self {
@@ -331,7 +339,7 @@ impl Daemon {
             }
         }
         if let Err(error) = self.data_dir.withdraw() {
-            warn!(%error, "endpoints.json is left behind");
+            warn!(%error, "endpoints.json or admin.sock is left behind");
         }
         outcome
     }
@@ -402,6 +410,13 @@ impl Edges {
             let http = http.clone();
             async move { http.serve(listener, shutdown, drain).await }
         })
+    }
+
+    fn serve_admin(&mut self, http: &Http, socket: UnixListener) {
+        let (http, shutdown, drain) = (http.clone(), self.shutdown.clone(), self.drain);
+        let worker = async move { http.serve_local(socket, shutdown, drain).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the admin socket".to_owned());
     }
 
     fn serve_kafka(&mut self, broker: &Broker, listeners: Vec<TcpListener>) -> Vec<SocketAddr> {
@@ -525,9 +540,16 @@ fn panicked(error: JoinError) -> StoreError {
     StoreError::Database(Box::new(error))
 }
 
-fn health_of(broker: &Broker) -> Arc<dyn Fn() -> Health + Send + Sync> {
-    let broker = broker.clone();
-    Arc::new(move || Health { failures: broker.failures(), damages: broker.damages() })
+fn health_of(broker: &Broker, store: &Arc<dyn Store>) -> Arc<dyn Fn() -> Health + Send + Sync> {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
+    Arc::new(move || {
+        let mut damages = broker.damages();
+        let rows = store.damaged_rows();
+        if rows > 0 {
+            damages.push(format!("tasks.redb: {rows} damaged rows; run `taskwire verify`"));
+        }
+        Health { failures: broker.failures(), damages }
+    })
 }
 
 fn apply_failure(ended: Result<Result<(), ApplyError>, JoinError>) -> Failure {

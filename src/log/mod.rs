@@ -16,6 +16,7 @@
 mod accepted;
 mod checked;
 pub mod dir;
+pub mod disk;
 mod epochs;
 mod reader;
 mod recovery;

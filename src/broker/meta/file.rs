@@ -3,12 +3,11 @@
 //! redb refuses everything after the first error of its file. Whether the file may be opened again
 //! depends on the error: what found no space may be tried again, what could not be synced may not.
 
-use redb::{BackendError, StorageBackend, backends::FileBackend};
+use crate::log::disk::DatabaseFile;
+use redb::{BackendError, StorageBackend};
 use std::{
-    fs::OpenOptions,
     io,
     ops::Bound,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -62,16 +61,14 @@ impl Noted {
 /// The file.
 #[derive(Debug)]
 pub(super) struct NotedFile {
-    file: FileBackend,
+    file: DatabaseFile,
     noted: Noted,
 }
 
 impl NotedFile {
-    /// Opens or creates it. The lock is taken by redb.
-    pub(super) fn open(path: &Path, noted: Noted) -> Result<Self, redb::Error> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file: FileBackend::new(file)?, noted })
+    /// What goes wrong with `file` is noted on `noted`.
+    pub(super) const fn new(file: DatabaseFile, noted: Noted) -> Self {
+        Self { file, noted }
     }
 }
 

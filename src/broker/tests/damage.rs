@@ -20,7 +20,7 @@ fn place(topic: &str) -> TopicPartition {
 async fn try_start(data_dir: &Path, floors: &[(&str, i64)]) -> Result<Broker, StartError> {
     let floors: HashMap<_, _> =
         floors.iter().map(|(topic, floor)| (place(topic), Offset::new(*floor).unwrap())).collect();
-    let start = Start { floors, reserve_bytes: 0 };
+    let start = Start { floors, ..Start::default() };
     let metrics = Arc::new(Metrics::new());
     Broker::start_with(options(data_dir), start, Clock::system(), metrics).await
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod damage;
+mod excess;
 mod fetching;
 mod owner;
 mod restarts;
