@@ -9,13 +9,13 @@
 //! is lost. A write that finds no space is refused, and the next is tried as usual; after any other
 //! failure nothing is written until restart.
 
-mod file;
+mod noted;
 
 use crate::{
     log::{Outage, disk::Disk},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
-use file::{Noted, NotedFile};
+use noted::{Noted, NotedFile};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::{
