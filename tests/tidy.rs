@@ -9,7 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("position", &[]),
     ("systemd", &[]),
     ("task", &[]),
-    ("auth", &["task", "clock"]),
+    ("auth", &["task", "clock", "metrics", "shutdown"]),
     ("wire", &["position"]),
     ("log", &["wire", "position", "clock", "metrics"]),
     ("store", &["task", "position", "clock", "metrics"]),
