@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["task", "clock", "metrics", "shutdown"]),
     ("wire", &["position"]),
     ("log", &["wire", "position", "clock", "metrics"]),
-    ("store", &["task", "position", "clock", "metrics"]),
+    ("store", &["log", "task", "position", "clock", "metrics"]),
     ("broker", &["log", "wire", "position", "auth", "clock", "shutdown", "metrics"]),
     ("feed", &["broker", "log", "wire", "task", "position", "clock", "metrics"]),
     ("hub", &["task", "auth", "position", "store", "metrics", "clock"]),

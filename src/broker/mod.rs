@@ -24,7 +24,10 @@ mod tests;
 
 use crate::{
     clock::Clock,
-    log::LogReader,
+    log::{
+        LogReader,
+        disk::{Disk, RealDisk},
+    },
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
     shutdown::Shutdown,
@@ -170,16 +173,32 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
+        Self::start_on(Arc::new(RealDisk), options, clock, metrics).await
+    }
+
+    /// Like [`Broker::start`], on another disk.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let log_dir = options.data_dir.join("log");
         let (dir, path) = (log_dir.clone(), options.data_dir.join("broker.redb"));
+        let opening = Arc::clone(&disk);
         let opened = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(dir).map_err(|error| MetaError::Database(error.to_string()))?;
-            Meta::open(&path)
+            let created = opening.dir(&dir);
+            created.map_err(|error| MetaError::Database(error.to_string()))?;
+            Meta::open(&*opening, &path)
         });
         let opened = opened.await.unwrap_or(Err(MetaError::Closed));
         let (meta, last_run) = opened.map_err(StartError::Meta)?;
         let cluster_id = last_run.cluster_id.clone();
         let setup = topics::Setup {
+            disk,
             log_dir,
             durability: options.durability,
             message_bytes_default: options.message_bytes_max,

@@ -3,6 +3,7 @@
 //! Everything the log does to a disk goes through these two traits, so that a test can fail, tear
 //! or cut off each single call.
 
+use super::disk::parent;
 use std::{
     fmt, fs,
     io::{self, IoSlice},
@@ -35,7 +36,7 @@ pub trait Dir: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, or as the disk says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
-    /// Gives a file another name, in place of the file that had it.
+    /// Gives a file or directory another name, in place of the file that had it.
     ///
     /// # Errors
     /// As the disk says.
@@ -106,14 +107,23 @@ impl RealDir {
     /// As the file system says.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        if !path.is_dir() {
-            fs::create_dir_all(&path)?;
-            if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
-                fs::File::open(parent)?.sync_all()?;
-            }
-        }
+        create_dir(&path)?;
         Ok(Self { path })
     }
+}
+
+/// Creates a directory and its parents, each durably.
+fn create_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent(path);
+    create_dir(&parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => (),
+        created => created?,
+    }
+    fs::File::open(parent)?.sync_all()
 }
 
 impl Dir for RealDir {

@@ -15,6 +15,7 @@
 
 mod checked;
 pub mod dir;
+pub mod disk;
 mod epochs;
 mod reader;
 mod recovery;

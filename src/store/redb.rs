@@ -29,6 +29,7 @@ use super::{
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
 };
 use crate::{
+    log::disk::{Disk, RealDisk},
     metrics::Metrics,
     position::Position,
     task::{TaskId, UserId, event::EventId},
@@ -108,7 +109,21 @@ impl RedbStore {
     /// # Errors
     /// The file cannot be opened, is in use, is damaged, or is of a newer format.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        Self::open_with(path, options, FreeSpace::Disk(path.to_owned()))
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        Self::open_on(&disk, path, options)
+    }
+
+    /// Like [`RedbStore::open`], on another disk.
+    ///
+    /// # Errors
+    /// See [`RedbStore::open`].
+    pub fn open_on(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        let space = FreeSpace::Disk(Arc::clone(disk), path.to_owned());
+        Self::open_with(&**disk, path, options, space)
     }
 
     /// Counts commits and checkpoints from now on.
@@ -118,9 +133,14 @@ impl RedbStore {
         self
     }
 
-    fn open_with(path: &Path, options: Options, space: FreeSpace) -> Result<Self, StoreError> {
+    fn open_with(
+        disk: &dyn Disk,
+        path: &Path,
+        options: Options,
+        space: FreeSpace,
+    ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(path, cut_off.clone())?;
+        let file = SwitchedFile::open(disk, path, cut_off.clone())?;
         let database = Database::builder()
             .set_cache_size(options.cache_bytes)
             .create_with_backend(file)
