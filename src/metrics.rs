@@ -96,6 +96,12 @@ metrics! {
     http_rate_limited: Counter = "http_rate_limited";
     /// Tokens refused
     auth_failures: Counter = "auth_failures";
+    /// Keys of the JWKS in use
+    auth_keys: Gauge = "auth_keys";
+    /// Times that the JWKS was read
+    auth_key_refreshes: Counter = "auth_key_refreshes";
+    /// Times that the JWKS could not be read, or was not good
+    auth_key_refresh_failures: Counter = "auth_key_refresh_failures";
 }
 
 impl Metrics {

@@ -17,7 +17,7 @@ pub use lock::Endpoints;
 
 use crate::{
     apply::{self, Applied, ApplyError},
-    auth::Authenticator,
+    auth::{Authenticator, JwksError},
     broker::{self, Broker},
     clock::Clock,
     config::{self, Config, ConfigError},
@@ -83,6 +83,9 @@ pub enum StartError {
     /// The secret cannot be made or read.
     #[error(transparent)]
     Secret(#[from] ConfigError),
+    /// The JWKS file cannot be read, or is not good.
+    #[error("there are no keys to check tokens with")]
+    Keys(#[from] JwksError),
     /// The broker.
     #[error("the broker does not start")]
     Broker(#[from] broker::StartError),
@@ -169,8 +172,10 @@ impl Daemon {
         let http_listeners = bind::bind_all(&config.http_listen, "--http-listen")?;
         let kafka_listeners = bind::bind_all(&config.kafka_listen, "--kafka-listen")?;
         let data_dir = DataDir::lock(&config.data_dir)?;
-        let secret = config.signing_secret()?;
+        let auth_options = config.auth_options()?;
         let metrics = Arc::new(Metrics::new());
+        let authenticator = Authenticator::new(auth_options, clock.clone(), Arc::clone(&metrics));
+        Box::pin(authenticator.load_keys()).await?; // boxed: TLS is large, and done once
 
         // The store first: what it has processed is a floor of the logs.
         let (store, processed) = open_store(&config, Arc::clone(&metrics)).await?;
@@ -197,7 +202,7 @@ impl Daemon {
             apply_shutdown,
         );
         let parts = http::Parts {
-            authenticator: Authenticator::new(config.auth_options(&secret), clock.clone()),
+            authenticator: authenticator.clone(),
             store: Arc::clone(&store),
             feed,
             applied: applied.clone(),
@@ -209,6 +214,7 @@ impl Daemon {
         let http = Http::new(config.http_options(), parts);
 
         let mut edges = Edges::new(config.drain_timeout.min(config.stop_timeout));
+        edges.keep_keys(authenticator);
         if let Some(socket) = admin_socket::bind(&config.data_dir)? {
             edges.serve_admin(&http, socket);
         }
@@ -410,6 +416,13 @@ impl Edges {
             let http = http.clone();
             async move { http.serve(listener, shutdown, drain).await }
         })
+    }
+
+    fn keep_keys(&mut self, authenticator: Authenticator) {
+        let shutdown = self.shutdown.clone();
+        let worker = async move { authenticator.keep_keys(shutdown).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the refresh of the JWKS".to_owned());
     }
 
     fn serve_admin(&mut self, http: &Http, socket: UnixListener) {

@@ -18,10 +18,18 @@ pub(super) async fn health(AxumState(state): AxumState<Arc<State>>) -> Response<
     let (status, word) = match (failures.is_empty(), damages.is_empty()) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
         (true, false) => (StatusCode::OK, "degraded"),
-        (true, true) => return document(StatusCode::OK, &json!({ "status": "ok" })),
+        (true, true) => (StatusCode::OK, "ok"),
     };
+    let mut body = json!({ "status": word });
     let reasons: Vec<String> = failures.into_iter().chain(damages).collect();
-    document(status, &json!({ "status": word, "reasons": reasons }))
+    if !reasons.is_empty() {
+        body["reasons"] = json!(reasons);
+    }
+    // Nothing that a restart would mend: it would only lose the keys that are left.
+    if state.parts.authenticator.has_stale_keys() {
+        body["notes"] = json!(["the keys of --jwt-jwks cannot be refreshed"]);
+    }
+    document(status, &body)
 }
 
 /// `GET /readyz`: 200 once apply has reached the log end seen at start, until the stop begins.

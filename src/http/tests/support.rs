@@ -304,11 +304,13 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     let authenticator = Authenticator::new(
         auth::Options {
             secret: SECRET.to_vec(),
+            jwks: None,
             is_development: setup.is_development,
             audience: None,
             issuer: None,
         },
         clock.clone(),
+        Arc::clone(&metrics),
     );
     let (reasons, damages) = (setup.reasons.clone(), setup.damages.clone());
     let parts = Parts {
