@@ -8,8 +8,12 @@
 //! producer id is never given twice: ids are reserved in blocks, and what a crash leaves of a block
 //! is lost.
 
+pub mod file;
+
 use crate::position::{Offset, Partition, TopicName, TopicPartition};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -33,6 +37,9 @@ pub struct CommittedOffset {
     pub committed_at_ms: i64,
 }
 
+/// A committed offset with its group and its place.
+pub type StoredOffset = (String, TopicName, Partition, CommittedOffset);
+
 /// Why `broker.redb` did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,6 +47,26 @@ pub enum MetaError {
     /// The database failed; nothing was changed.
     #[error("broker.redb failed: {0}")]
     Database(String),
+    /// The file is damaged: nothing of it can be trusted.
+    #[error(
+        "broker.redb is damaged ({0}); `taskwire rebuild --broker` makes it anew from the log's \
+         directories, without committed offsets; `taskwire restore` takes a backup"
+    )]
+    Damaged(String),
+    /// Written by a newer taskwire.
+    #[error(
+        "broker.redb has format {found}, this taskwire knows up to {known}: it takes the newer \
+         taskwire that wrote it"
+    )]
+    NewerFormat {
+        /// Format on disk.
+        found: i64,
+        /// Newest known.
+        known: i64,
+    },
+    /// Another process has it open.
+    #[error("broker.redb is in use by another process")]
+    InUse,
     /// The owner has ended.
     #[error("the broker stops")]
     Closed,
@@ -87,8 +114,7 @@ impl Meta {
     /// # Errors
     /// `Database`.
     pub fn open(path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let database = Database::create(path).map_err(database_error)?;
-        let last_run = begin_run(&database)?;
+        let (database, last_run) = file::open(path, begin_run)?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);
@@ -131,26 +157,9 @@ impl Meta {
     ///
     /// # Errors
     /// See [`MetaError`].
-    pub fn load_offsets(
-        &self,
-    ) -> Result<Vec<(String, TopicName, Partition, CommittedOffset)>, MetaError> {
+    pub fn load_offsets(&self) -> Result<Vec<StoredOffset>, MetaError> {
         let database = self.database.upgrade().ok_or(MetaError::Closed)?;
-        let read = database.begin_read().map_err(database_error)?;
-        let table = read.open_table(OFFSETS).map_err(database_error)?;
-        let mut found = Vec::new();
-        for row in table.iter().map_err(database_error)? {
-            let (key, value) = row.map_err(database_error)?;
-            let (group, topic, partition) = key.value();
-            let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
-            let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
-            let (Some(topic), Some(partition), Some(offset)) = place else {
-                return Err(MetaError::Database(format!("bad row in offsets of {group}")));
-            };
-            let metadata = metadata.to_owned();
-            let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
-            found.push((group.to_owned(), topic, partition, committed));
-        }
-        Ok(found)
+        load_offsets(&database.begin_read().map_err(database_error)?)
     }
 
     /// Creates a topic, or changes its partitions or configs.
@@ -346,11 +355,19 @@ fn commit<'a>(
     if writes.peek().is_none() {
         return Ok(());
     }
-    let transaction = database.begin_write().map_err(database_error)?;
+    let transaction = begin_write(database)?;
     for write in writes {
         apply(&transaction, write)?;
     }
     transaction.commit().map_err(database_error)
+}
+
+/// In two phases: after a single one, redb takes a damaged last commit for one that a crash cut
+/// short, and goes back to the one before it in silence, which was acknowledged.
+fn begin_write(database: &Database) -> Result<WriteTransaction, MetaError> {
+    let mut transaction = database.begin_write().map_err(database_error)?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
 }
 
 fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), MetaError> {
@@ -442,7 +459,7 @@ fn read_state(database: &Database, key: &str) -> Result<Option<i64>, MetaError> 
 /// Creates the tables, raises the epoch after an unclean stop, takes the clean mark away, and reads
 /// what the start needs: one transaction.
 fn begin_run(database: &Database) -> Result<LastRun, MetaError> {
-    let transaction = database.begin_write().map_err(database_error)?;
+    let transaction = begin_write(database)?;
     let last_run = begin_run_in(&transaction)?;
     transaction.commit().map_err(database_error)?;
     Ok(last_run)
@@ -451,6 +468,8 @@ fn begin_run(database: &Database) -> Result<LastRun, MetaError> {
 fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
     transaction.open_table(OFFSETS).map_err(database_error)?;
     let mut state = transaction.open_table(STATE).map_err(database_error)?;
+    file::refuse_newer(&state)?;
+    state.insert(FORMAT_STATE, FORMAT).map_err(database_error)?;
     let mut state_of = |key: &str, value: i64| -> Result<Option<i64>, MetaError> {
         Ok(state.insert(key, value).map_err(database_error)?.map(|old| old.value()))
     };
@@ -466,8 +485,8 @@ fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
         cluster_id: cluster_id(transaction)?,
         leader_epoch: i32::try_from(leader_epoch).unwrap_or(i32::MAX),
         was_clean,
-        topics: load_topics(transaction)?,
-        durable_ends: load_ends(transaction)?,
+        topics: load_topics(&transaction.open_table(TOPICS).map_err(database_error)?)?,
+        durable_ends: load_ends(&transaction.open_table(DURABLE_ENDS).map_err(database_error)?)?,
     })
 }
 
@@ -489,10 +508,27 @@ fn cluster_id(transaction: &WriteTransaction) -> Result<String, MetaError> {
     Ok(text)
 }
 
+fn load_offsets(read: &ReadTransaction) -> Result<Vec<StoredOffset>, MetaError> {
+    let table = read.open_table(OFFSETS).map_err(database_error)?;
+    let mut found = Vec::new();
+    for row in table.iter().map_err(database_error)? {
+        let (key, value) = row.map_err(database_error)?;
+        let (group, topic, partition) = key.value();
+        let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
+        let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
+        let (Some(topic), Some(partition), Some(offset)) = place else {
+            return Err(MetaError::Database(format!("bad row in offsets of {group}")));
+        };
+        let metadata = metadata.to_owned();
+        let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
+        found.push((group.to_owned(), topic, partition, committed));
+    }
+    Ok(found)
+}
+
 fn load_topics(
-    transaction: &WriteTransaction,
+    table: &impl ReadableTable<&'static str, &'static str>,
 ) -> Result<BTreeMap<TopicName, TopicRecord>, MetaError> {
-    let table = transaction.open_table(TOPICS).map_err(database_error)?;
     let mut topics = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {
         let (name, json) = row.map_err(database_error)?;
@@ -507,9 +543,8 @@ fn load_topics(
 }
 
 fn load_ends(
-    transaction: &WriteTransaction,
+    table: &impl ReadableTable<(&'static str, i32), i64>,
 ) -> Result<BTreeMap<TopicPartition, Offset>, MetaError> {
-    let table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
     let mut ends = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {
         let (key, end) = row.map_err(database_error)?;
@@ -541,6 +576,9 @@ const DURABLE_ENDS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new
 const STATE: TableDefinition<'_, &str, i64> = TableDefinition::new("state");
 const NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("names");
 
+/// The format that this code writes; the first one had no row for it.
+const FORMAT: i64 = 1;
+const FORMAT_STATE: &str = "format";
 const CLEAN_STOP: &str = "clean_stop";
 const LEADER_EPOCH: &str = "leader_epoch";
 const NEXT_PRODUCER_ID: &str = "next_producer_id";
