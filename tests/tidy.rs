@@ -13,7 +13,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("auth", &["task", "clock"]),
     ("wire", &["position"]),
     ("log", &["wire", "position", "clock", "metrics"]),
-    ("store", &["task", "position", "clock", "metrics", "redb_file"]),
+    ("store", &["log", "task", "position", "clock", "metrics", "redb_file"]),
     ("broker", &["log", "wire", "position", "auth", "clock", "shutdown", "metrics", "redb_file"]),
     ("feed", &["broker", "log", "wire", "task", "position", "clock", "metrics"]),
     ("hub", &["task", "auth", "position", "store", "metrics", "clock"]),

@@ -10,7 +10,10 @@
 
 pub mod file;
 
-use crate::position::{Offset, Partition, TopicName, TopicPartition};
+use crate::{
+    log::disk::Disk,
+    position::{Offset, Partition, TopicName, TopicPartition},
+};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
@@ -113,8 +116,8 @@ impl Meta {
     ///
     /// # Errors
     /// `Database`.
-    pub fn open(path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let (database, last_run) = file::open(path, begin_run)?;
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, LastRun), MetaError> {
+        let (database, last_run) = file::open(disk, path, begin_run)?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);
@@ -594,6 +597,7 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
 
     fn place(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition {
@@ -619,14 +623,14 @@ mod tests {
     async fn offsets_survive_and_are_deleted_by_group() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
         let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
         meta.commit_offsets("g", two.clone()).await.unwrap();
         meta.commit_offsets("g2", two).await.unwrap();
         meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
         meta.delete_offsets("g2", None).await.unwrap();
         close(meta).await;
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
         let left = meta.load_offsets().unwrap();
         let place = place("b", 1);
         assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
@@ -639,7 +643,7 @@ mod tests {
         let mut epochs = Vec::new();
         let mut clusters = Vec::new();
         for is_clean in [true, false, true] {
-            let (meta, run) = Meta::open(&path).unwrap();
+            let (meta, run) = Meta::open(&RealDisk, &path).unwrap();
             epochs.push((run.leader_epoch, run.was_clean));
             clusters.push(run.cluster_id);
             if is_clean {
@@ -647,7 +651,7 @@ mod tests {
             }
             close(meta).await;
         }
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
         epochs.push((run.leader_epoch, run.was_clean));
         assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
         assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
@@ -659,7 +663,7 @@ mod tests {
         let path = dir.path().join("broker.redb");
         let mut given = std::collections::HashSet::new();
         for _ in 0..3 {
-            let (meta, _) = Meta::open(&path).unwrap();
+            let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
             for _ in 0..1500 {
                 assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
             }
@@ -672,7 +676,7 @@ mod tests {
     async fn topics_and_ends_survive() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
         let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
         for name in ["a", "b"] {
@@ -682,7 +686,7 @@ mod tests {
         meta.record_ends(ends.to_vec()).await.unwrap();
         meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
         close(meta).await;
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
         assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
         assert_eq!(run.durable_ends.len(), 1);
     }

@@ -8,9 +8,11 @@
 //! Invariant: an owner worker that ends unexpectedly ends the daemon with its reason; one bad
 //! connection ends that connection only.
 
+mod admin_socket;
 mod bind;
 mod lock;
 
+pub use admin_socket::{admin_socket, check_admin_socket};
 pub use lock::Endpoints;
 
 use crate::{
@@ -34,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     task::{Id, JoinError, JoinHandle, JoinSet},
     time::{Instant, timeout_at},
 };
@@ -198,6 +200,9 @@ impl Daemon {
         let http = Http::new(config.http_options(), parts);
 
         let mut edges = Edges::new(config.drain_timeout.min(config.stop_timeout));
+        if let Some(socket) = admin_socket::bind(&config.data_dir)? {
+            edges.serve_admin(&http, socket);
+        }
         let http_addresses = edges.serve_http(&http, http_listeners);
         let kafka_addresses = edges.serve_kafka(&broker, kafka_listeners);
         let daemon = Self {
@@ -325,7 +330,7 @@ impl Daemon {
             }
         }
         if let Err(error) = self.data_dir.withdraw() {
-            warn!(%error, "endpoints.json is left behind");
+            warn!(%error, "endpoints.json or admin.sock is left behind");
         }
         outcome
     }
@@ -396,6 +401,13 @@ impl Edges {
             let http = http.clone();
             async move { http.serve(listener, shutdown, drain).await }
         })
+    }
+
+    fn serve_admin(&mut self, http: &Http, socket: UnixListener) {
+        let (http, shutdown, drain) = (http.clone(), self.shutdown.clone(), self.drain);
+        let worker = async move { http.serve_local(socket, shutdown, drain).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the admin socket".to_owned());
     }
 
     fn serve_kafka(&mut self, broker: &Broker, listeners: Vec<TcpListener>) -> Vec<SocketAddr> {

@@ -72,7 +72,7 @@ fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {
 }
 
 /// What `?user=` names; nothing unless in development mode.
-fn dev_user(state: &State, uri: &Uri) -> Option<String> {
+pub(super) fn dev_user(state: &State, uri: &Uri) -> Option<String> {
     let has_query = uri.query().is_some_and(|query| !query.is_empty());
     if !has_query || !state.parts.authenticator.is_development() {
         return None;

@@ -5,6 +5,7 @@
 //! Invariant: a request is logged by its path at most, never with its query or headers, for those
 //! may hold tokens.
 
+mod admin;
 mod body;
 mod extract;
 mod list;

@@ -75,6 +75,10 @@ codes! {
     TokenExpired = UNAUTHORIZED "token_expired" "The token has expired";
     /// Any other bad token.
     TokenInvalid = UNAUTHORIZED "token_invalid" "The token is not valid";
+    /// The token is of no administrator.
+    AdminRequired = FORBIDDEN "admin_required" "Only an administrator may do this";
+    /// It came by port 8000.
+    LocalOnly = FORBIDDEN "local_only" "Only the daemon's own socket takes this";
     /// The body names another user.
     OtherUser = FORBIDDEN "other_user" "Only your own tasks can be written";
     /// The browser's page may not use us.

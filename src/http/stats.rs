@@ -69,7 +69,8 @@ fn check_protection(state: &State, headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn document(status: StatusCode, body: &Value) -> Response<Body> {
+/// A JSON answer that nobody keeps.
+pub(super) fn document(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -37,6 +37,7 @@ use super::{
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
 };
 use crate::{
+    log::disk::{Disk, RealDisk},
     metrics::Metrics,
     position::Position,
     redb_file,
@@ -119,14 +120,27 @@ impl RedbStore {
     /// # Errors
     /// The file cannot be opened, is in use, is damaged, or is of a newer format.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let space = FreeSpace::Disk(path.to_owned());
-        match Self::open_with(path, options.clone(), space.clone()) {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        match Self::open_on(&disk, path, options.clone()) {
             Err(StoreError::OlderFormat { found, .. }) => {
                 migrate::to_current(path, found)?;
-                Self::open_with(path, options, space)
+                Self::open_on(&disk, path, options)
             }
             opened => opened,
         }
+    }
+
+    /// Opens or creates the database on a disk. An older format is not migrated.
+    ///
+    /// # Errors
+    /// See [`RedbStore::open`], and `OlderFormat`.
+    pub fn open_on(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        let space = FreeSpace::Disk(Arc::clone(disk), path.to_owned());
+        Self::open_with(&**disk, path, options, space)
     }
 
     /// Counts commits and checkpoints from now on.
@@ -136,9 +150,14 @@ impl RedbStore {
         self
     }
 
-    fn open_with(path: &Path, options: Options, space: FreeSpace) -> Result<Self, StoreError> {
+    fn open_with(
+        disk: &dyn Disk,
+        path: &Path,
+        options: Options,
+        space: FreeSpace,
+    ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(path, cut_off.clone())?;
+        let file = SwitchedFile::open(disk, path, cut_off.clone())?;
         let checks = redb_file::is_checked_at_start(path);
         let (database, opened) = guarded(|| {
             let database = open_database(file, options.cache_bytes, checks)?;

@@ -8,6 +8,7 @@ use super::{
     load_ends, load_offsets, load_topics, put_state, put_topic,
 };
 use crate::{
+    log::disk::Disk,
     position::{Offset, Partition, TopicName, TopicPartition},
     redb_file,
 };
@@ -116,6 +117,7 @@ fn copy(from: &Database, to: &Path) -> Result<(), MetaError> {
 
 /// Opens or creates the file, checks all of it, and does the first work on it.
 pub(super) fn open<T>(
+    disk: &dyn Disk,
     path: &Path,
     first: impl FnOnce(&Database) -> Result<T, MetaError>,
 ) -> Result<(Database, T), MetaError> {
@@ -123,7 +125,9 @@ pub(super) fn open<T>(
         let checks = redb_file::is_checked_at_start(path);
         let mut builder = Builder::new();
         builder.set_check_integrity_on_open(checks);
-        let database = builder.create(path).map_err(open_error)?;
+        let database = builder
+            .create_with_backend(disk.database(path).map_err(database_error)?)
+            .map_err(open_error)?;
         let done = first(&database)?;
         Ok((database, done))
     })
@@ -187,6 +191,7 @@ pub fn topics_of<'a>(directories: impl Iterator<Item = &'a str>) -> BTreeMap<Top
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
     use std::fs;
 
     fn name(topic: &str) -> TopicName {
@@ -195,7 +200,7 @@ mod tests {
 
     /// A stopped broker's file with a topic and a committed offset.
     async fn made(path: &Path) -> Meta {
-        let (meta, _) = Meta::open(path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, path).unwrap();
         let record = TopicRecord { id: Uuid::new_v4(), partitions: 2, configs: BTreeMap::new() };
         meta.put_topic(&name("a"), record).await.unwrap();
         let place = TopicPartition { topic: name("a"), partition: Partition::new(1).unwrap() };
@@ -226,7 +231,7 @@ mod tests {
         let (from, to) = (read(&path).unwrap(), read(&copied).unwrap());
         assert_eq!((from.topics, from.durable_ends), (to.topics, to.durable_ends));
         assert_eq!((to.offsets.len(), from.offsets), (1, to.offsets));
-        let (_, run) = Meta::open(&copied).unwrap();
+        let (_, run) = Meta::open(&RealDisk, &copied).unwrap();
         assert_eq!((run.was_clean, run.leader_epoch), (false, 1));
     }
 
@@ -242,7 +247,7 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 0x21;
             fs::write(&path, &flipped).unwrap();
-            match Meta::open(&path) {
+            match Meta::open(&RealDisk, &path) {
                 Ok((meta, run)) => {
                     assert_eq!(run.topics.len(), 1, "byte {at}");
                     assert_eq!(run.durable_ends.len(), 1, "byte {at}");
@@ -271,7 +276,7 @@ mod tests {
         put_state(&transaction, FORMAT_STATE, FORMAT + 1).unwrap();
         transaction.commit().unwrap();
         drop(database);
-        for error in [Meta::open(&path).err().unwrap(), read(&path).unwrap_err()] {
+        for error in [Meta::open(&RealDisk, &path).err().unwrap(), read(&path).unwrap_err()] {
             assert!(matches!(error, MetaError::NewerFormat { found: 2, known: 1 }), "{error}");
         }
     }
@@ -284,7 +289,7 @@ mod tests {
         let topics = topics_of(directories.into_iter());
         assert_eq!(topics, BTreeMap::from([(name("a-b"), 3), (name("x"), 1)]));
         make(&path, &topics, 1_790_000_000_000).unwrap();
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
         assert_eq!(run.topics.len(), 2);
         assert!(!run.was_clean && run.leader_epoch > 29_000_000, "{}", run.leader_epoch);
     }

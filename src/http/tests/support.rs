@@ -221,6 +221,7 @@ impl Setup {
 
 /// A running port 8000.
 pub(super) struct Daemon {
+    pub(super) http: Http,
     pub(super) address: SocketAddr,
     pub(super) log: Arc<MemoryLog>,
     pub(super) clock: Clock,
@@ -301,13 +302,14 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
     let drain = setup.drain;
-    let serving = tokio::spawn(async move { http.serve(tcp, shutdown, drain).await });
+    let served = http.clone();
+    let serving = tokio::spawn(async move { served.serve(tcp, shutdown, drain).await });
     if setup.mood == LogMood::Good {
         let mut progress = applied.progress();
         let caught_up = progress.wait_for(|progress| progress.is_caught_up);
         timeout(SOON, caught_up).await.unwrap().unwrap();
     }
-    Daemon { address, log, clock, store, metrics, trigger, serving, _directory: directory }
+    Daemon { http, address, log, clock, store, metrics, trigger, serving, _directory: directory }
 }
 
 fn open_store(directory: &TempDir) -> Arc<dyn Store> {
@@ -434,7 +436,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
+    pub(super) fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { return Self::default() };
         let mut lines = head.lines();

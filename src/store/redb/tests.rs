@@ -111,7 +111,13 @@ async fn commits_go_on_when_a_full_disk_has_space_again() {
     let subject = RedbSubject::new();
     let left = Arc::new(AtomicU64::new(u64::MAX));
     let space = FreeSpace::Set(Arc::clone(&left));
-    let store = RedbStore::open_with(&subject.path(), options(Windows::WIDE), space).unwrap();
+    let store = RedbStore::open_with(
+        &crate::log::disk::RealDisk,
+        &subject.path(),
+        options(Windows::WIDE),
+        space,
+    )
+    .unwrap();
     store.start().await.unwrap();
     left.store(super::DISK_RESERVE_BYTES, Ordering::Relaxed);
     let writes = WriteSet { changes: vec![change("u", "{", 1)], ..WriteSet::default() };
