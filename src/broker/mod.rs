@@ -5,6 +5,7 @@
 //!
 //! It knows no tasks.
 
+pub mod backup;
 mod budget;
 pub mod configs;
 pub mod connection;

@@ -21,12 +21,25 @@ use uuid::Uuid;
 /// What a file holds.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
+    /// Names the cluster; empty if the file has none yet.
+    pub cluster_id: String,
     /// Every topic.
     pub topics: BTreeMap<TopicName, TopicRecord>,
     /// Recorded durable ends.
     pub durable_ends: BTreeMap<TopicPartition, Offset>,
     /// Committed offsets: group, place, offset.
     pub offsets: Vec<(String, TopicPartition, Offset)>,
+}
+
+impl Contents {
+    /// Every partition of every topic.
+    pub fn places(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        self.topics.iter().flat_map(|(topic, record)| {
+            let count = i32::try_from(record.partitions).unwrap_or(i32::MAX);
+            let place = |partition| TopicPartition { topic: topic.clone(), partition };
+            (0..count).filter_map(Partition::new).map(place)
+        })
+    }
 }
 
 /// Reads a file that no daemon has open, checks all of it, and leaves it as it is.
@@ -44,7 +57,10 @@ pub fn read(path: &Path) -> Result<Contents, MetaError> {
         let of_place = |(group, topic, partition, committed): (_, _, _, super::CommittedOffset)| {
             (group, TopicPartition { topic, partition }, committed.offset)
         };
+        let names = read.open_table(NAMES).map_err(damaged)?;
+        let cluster_id = names.get(super::CLUSTER_ID).map_err(damaged)?;
         Ok(Contents {
+            cluster_id: cluster_id.map(|name| name.value().to_owned()).unwrap_or_default(),
             topics: topics.map_err(damaged)?,
             durable_ends: ends.map_err(damaged)?,
             offsets: offsets.into_iter().map(of_place).collect(),
