@@ -5,6 +5,7 @@
 //!
 //! It knows no tasks.
 
+pub mod backup;
 mod budget;
 pub mod configs;
 pub mod connection;
@@ -94,15 +95,12 @@ pub struct Options {
 #[non_exhaustive]
 pub enum StartError {
     /// `broker.redb`
-    #[error(
-        "cannot open broker.redb; if it is damaged, put it back from a backup, or move it away and \
-         run `taskwire repair --topics`"
-    )]
+    #[error("cannot open broker.redb")]
     Meta(#[source] MetaError),
     /// `broker.redb` is gone, and the logs are there.
     #[error(
         "{} is missing, but log/ holds {first} and {} more: put it back from a backup of the same \
-         time, or run `taskwire repair --topics`, which makes it again from the directories \
+         time, or run `taskwire rebuild --broker`, which makes it again from the directories \
          (committed offsets of groups and settings of topics are lost then)",
         path.display(), logs.saturating_sub(1)
     )]
@@ -113,12 +111,6 @@ pub enum StartError {
         logs: usize,
         /// One of them.
         first: TopicPartition,
-    },
-    /// `broker.redb` is to be made again, and is there.
-    #[error("{} is there; move it away first", path.display())]
-    MetaExists {
-        /// Where it is.
-        path: PathBuf,
     },
     /// A partition's log is gone whole.
     #[error(

@@ -8,6 +8,7 @@
 //! Invariant: commits are non-durable, or `Immediate` with quick repair; nothing else reaches the
 //! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
 
+pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
@@ -389,6 +390,16 @@ impl Store for RedbStore {
     fn stats(&self) -> StoreStats {
         let counters = self.shared.counters.load();
         StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
+    }
+
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
+            let copied = tokio::task::spawn_blocking(move || {
+                shared.read(|shared| copy::copy(&shared.snapshot()?, &path))
+            });
+            copied.await.unwrap_or_else(|error| Err(StoreError::Database(error.into())))
+        })
     }
 
     fn damaged_rows(&self) -> usize {
