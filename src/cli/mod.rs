@@ -11,6 +11,7 @@ pub mod kafka_client;
 mod logging;
 mod output;
 pub mod records;
+mod repair;
 mod running;
 mod selftest;
 pub mod send;
@@ -103,6 +104,8 @@ enum Verb {
     Groups(groups::GroupsArgs),
     /// Drive every flow over real sockets, against a throw-away daemon or a running one
     Selftest(selftest::SelftestArgs),
+    /// List what is damaged in the log of a stopped daemon, or do what you decide about it
+    Repair(repair::RepairArgs),
     /// Print where a running daemon stands
     Status(status::StatusArgs),
     /// Check or print the configuration
@@ -143,6 +146,7 @@ impl Command {
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
             Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
+            Some(Verb::Repair(args)) => repair::run(&args, &flags),
             Some(Verb::Status(args)) => status::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,

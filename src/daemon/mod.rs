@@ -13,7 +13,7 @@ mod bind;
 mod lock;
 
 pub use admin_socket::{admin_socket, check_admin_socket};
-pub use lock::Endpoints;
+pub use lock::{DataDir, Endpoints};
 
 use crate::{
     apply::{self, Applied, ApplyError},
@@ -30,7 +30,6 @@ use crate::{
     store::{Processed, Store, StoreError, redb::RedbStore},
     systemd,
 };
-use lock::DataDir;
 use std::{
     collections::HashMap, fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc,
     time::Duration,
