@@ -9,7 +9,7 @@
 //! is lost.
 
 use crate::{
-    log::disk::Disk,
+    log::disk::{Disk, open_database},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -46,6 +46,12 @@ pub enum MetaError {
     /// The owner has ended.
     #[error("the broker stops")]
     Closed,
+}
+
+impl From<std::io::Error> for MetaError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(error.to_string())
+    }
 }
 
 /// One topic as it is kept.
@@ -90,9 +96,11 @@ impl Meta {
     /// # Errors
     /// `Database`.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let file = disk.database(path).map_err(database_error)?;
-        let database = Database::builder().create_with_backend(file).map_err(database_error)?;
-        let last_run = begin_run(&database)?;
+        let (database, last_run) = open_database(disk, path, |file| {
+            let database = Database::builder().create_with_backend(file).map_err(database_error)?;
+            let last_run = begin_run(&database)?;
+            Ok::<_, MetaError>((database, last_run))
+        })?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);

@@ -334,13 +334,17 @@ impl Disk for SimDisk {
         parent.remove(&name)
     }
 
-    fn database(&self, path: &Path) -> io::Result<DatabaseFile> {
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile> {
         let (parent, name) = self.parent(path)?;
         let file = match parent.open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => parent.create(&name)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_new => {
+                parent.create(&name)?
+            }
             opened => opened?,
         };
-        parent.sync()?;
+        if is_new {
+            file.set_len(0)?;
+        }
         Ok(DatabaseFile::on(file))
     }
 

@@ -29,7 +29,7 @@ use super::{
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
 };
 use crate::{
-    log::disk::{Disk, RealDisk},
+    log::disk::{Disk, RealDisk, open_database},
     metrics::Metrics,
     position::Position,
     task::{TaskId, UserId, event::EventId},
@@ -140,16 +140,18 @@ impl RedbStore {
         space: FreeSpace,
     ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(disk, path, cut_off.clone())?;
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .create_with_backend(file)
-            .map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen
-                | redb::DatabaseError::LockProtocolMismatch => StoreError::InUse,
-                error => error.into(),
-            })?;
-        let opened = write::open_tables(&database)?;
+        let (database, opened) = open_database(disk, path, |file| {
+            let database = Database::builder()
+                .set_cache_size(options.cache_bytes)
+                .create_with_backend(SwitchedFile::new(file, cut_off.clone()))
+                .map_err(|error| match error {
+                    redb::DatabaseError::DatabaseAlreadyOpen
+                    | redb::DatabaseError::LockProtocolMismatch => StoreError::InUse,
+                    error => error.into(),
+                })?;
+            let opened = write::open_tables(&database)?;
+            Ok::<_, StoreError>((database, opened))
+        })?;
         let shared = Arc::new(Shared {
             database,
             next_sequence: AtomicU64::new(opened.counters.next_sequence),
@@ -364,6 +366,12 @@ macro_rules! from_redb {
             }
         })+
     };
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        redb::Error::Io(error).into()
+    }
 }
 
 from_redb!(

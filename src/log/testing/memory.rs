@@ -15,7 +15,7 @@ const SECTOR_BYTES: usize = 512;
 /// What a crash leaves of what no sync made durable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unsynced {
-    /// Everything: the process was killed, the machine runs on.
+    /// Everything, and it is still unsynced: the process was killed, the machine runs on.
     Kept,
     /// Nothing.
     Dropped,
@@ -144,15 +144,18 @@ impl Image {
         self.run(call.0.clone());
     }
 
-    /// What is there after a crash at this moment. Everything that is left is durable.
+    /// What is there after a crash at this moment. What a power cut leaves is durable.
     #[must_use]
     pub fn crash(&self, unsynced: Unsynced) -> Self {
+        if unsynced == Unsynced::Kept {
+            return Self { nodes: self.nodes.clone(), journal: None };
+        }
         let mut chance = match unsynced {
             Unsynced::Scattered { seed } => Some(Chance::new(seed)),
             _ => None,
         };
         let nodes = self.nodes.iter().map(|node| match node {
-            Node::Dir(names) => Node::Dir(names.crash(unsynced, chance.as_mut())),
+            Node::Dir(names) => Node::Dir(names.crash(chance.as_mut())),
             Node::File(content) => Node::File(content.crash(unsynced, chance.as_mut())),
         });
         Self { nodes: nodes.collect(), journal: None }
@@ -208,11 +211,8 @@ impl Names {
         self.unsynced.clear();
     }
 
-    fn crash(&self, unsynced: Unsynced, chance: Option<&mut Chance>) -> Self {
-        let mut left = match unsynced {
-            Unsynced::Kept => self.live.clone(),
-            _ => self.durable.clone(),
-        };
+    fn crash(&self, chance: Option<&mut Chance>) -> Self {
+        let mut left = self.durable.clone();
         if let Some(chance) = chance {
             let fate = chance.fate(self.unsynced.len());
             for (index, naming) in self.unsynced.iter().enumerate() {
@@ -254,10 +254,7 @@ impl Content {
     }
 
     fn crash(&self, unsynced: Unsynced, chance: Option<&mut Chance>) -> Self {
-        let mut left = match unsynced {
-            Unsynced::Kept => self.live.clone(),
-            _ => self.durable.clone(),
-        };
+        let mut left = self.durable.clone();
         if let (Unsynced::Torn { bytes_kept }, Some((last, before))) =
             (unsynced, self.unsynced.split_last())
         {
