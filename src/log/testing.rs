@@ -10,6 +10,7 @@ use super::{
     dir::{Dir, File},
     disk::{DatabaseFile, Disk},
 };
+use crate::clock::Clock;
 use memory::{Memory, MemoryFile};
 use std::{
     collections::BTreeMap,
@@ -243,9 +244,9 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// A disk that holds what `image` shows.
-    pub fn new(image: Image) -> Self {
-        Self { memory: Memory::of(image), plan: Arc::default() }
+    /// A disk that holds what `image` shows, and notes times by `clock`.
+    pub fn new(image: Image, clock: Clock) -> Self {
+        Self { memory: Memory::of(image, clock), plan: Arc::default() }
     }
 
     /// Records changing calls from now on.
