@@ -1,6 +1,14 @@
 //! The daemon without its ports: broker, store, feed, hub and apply on a simulated disk.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use super::watched::Watched;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use taskwire::{
     apply::{self, Applied, ApplyError},
     broker::{self, Acks, Broker, Durability, ProduceError, Produced},
@@ -28,6 +36,9 @@ const DATA: &str = "/data";
 /// Small, so that the workload runs into the bounds.
 const KEPT: (Duration, u64) = (Duration::from_secs(60), 40);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// The broker's own round of retention and of recording durable ends.
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(30);
+const STILL_ROUNDS: usize = 40;
 /// Real time that anything may take before the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,7 +53,10 @@ pub(crate) fn part(index: i32) -> Partition {
 /// Runs to the end on one thread, with a clock that only the run itself moves.
 pub(crate) fn block_on<T>(run: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().start_paused(true).build().expect("a runtime");
+    // One thread for blocking work, so that it is done in the order in which it is asked for; and
+    // one that is parked.
+    builder.enable_all().start_paused(true).max_blocking_threads(2);
+    let runtime = builder.build().expect("a runtime");
     let (end, ended) = std::sync::mpsc::channel::<()>();
     runtime.block_on(async move {
         // While blocking work is on its way, tokio does not move a paused clock by itself.
@@ -69,9 +83,9 @@ pub(crate) struct Daemon {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) feed: Arc<dyn EventLog>,
     pub(crate) applied: Applied,
-    pub(crate) metrics: Arc<Metrics>,
     apply: JoinHandle<Result<(), ApplyError>>,
     trigger: Trigger,
+    ticks: Arc<AtomicU64>,
 }
 
 impl Daemon {
@@ -107,17 +121,18 @@ impl Daemon {
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
         let hub = Hub::new(hub_options(), Arc::clone(&store), Arc::clone(&metrics));
         let (trigger, shutdown) = shutdown::pair();
+        let ticks = Arc::new(AtomicU64::new(0));
         let (applied, apply) = apply::start(
             apply_options(),
             Arc::clone(&feed),
-            Arc::clone(&store),
+            Arc::new(Watched::new(Arc::clone(&store), Arc::clone(&ticks))),
             hub,
             clock,
-            Arc::clone(&metrics),
+            metrics,
             shutdown,
         );
         let world = world.clone();
-        Ok(Self { world, broker, store, feed, applied, metrics, apply, trigger })
+        Ok(Self { world, broker, store, feed, applied, apply, trigger, ticks })
     }
 
     /// Stops in the order of `daemon::Daemon::stop`.
@@ -179,17 +194,28 @@ impl Daemon {
         }
     }
 
-    /// Lets so much time pass, and waits until the disk has been still for a while.
+    /// Lets so much time pass, and waits for what apply and the broker then do.
     pub(crate) async fn pass(&self, time: Duration) {
+        breathe().await;
         let ms = i64::try_from(time.as_millis()).expect("short");
         self.world.clock.set(self.world.clock.now_ms() + ms);
+        let ticks = self.ticks.load(Ordering::Relaxed);
         tokio::time::advance(time).await;
-        self.still().await;
+        // A due checkpoint goes before the tick.
+        let begun = std::time::Instant::now();
+        while self.ticks.load(Ordering::Relaxed) == ticks && !self.apply.is_finished() {
+            assert!(begun.elapsed() < PATIENCE, "apply is stuck in a tick");
+            breathe().await;
+        }
+        if time >= MAINTENANCE_EVERY {
+            self.still().await;
+        }
     }
 
-    pub(crate) async fn still(&self) {
+    /// Waits until the disk has been still for a while.
+    async fn still(&self) {
         let (mut calls, mut rounds) = (self.world.disk.calls(), 0);
-        while rounds < 20 {
+        while rounds < STILL_ROUNDS {
             breathe().await;
             let now = self.world.disk.calls();
             rounds = if now == calls { rounds + 1 } else { 0 };

@@ -6,4 +6,5 @@ mod crash;
 mod daemon;
 mod model;
 mod story;
+mod watched;
 mod workload;
