@@ -9,7 +9,7 @@
 //! is lost.
 
 use crate::{
-    log::disk::{Disk, open_database},
+    log::disk::{Disk, open_or_create},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -96,7 +96,7 @@ impl Meta {
     /// # Errors
     /// `Database`.
     pub fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let (database, last_run) = open_database(disk, path, |file| {
+        let (database, last_run) = open_or_create(disk, path, |file| {
             let database = Database::builder().create_with_backend(file).map_err(database_error)?;
             let last_run = begin_run(&database)?;
             Ok::<_, MetaError>((database, last_run))

@@ -73,7 +73,7 @@ pub(super) fn parent(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// As the disk or `open` says.
-pub fn open_database<T, E: From<io::Error>>(
+pub fn open_or_create<T, E: From<io::Error>>(
     disk: &dyn Disk,
     path: &Path,
     open: impl FnOnce(DatabaseFile) -> Result<T, E>,
