@@ -9,6 +9,7 @@
 //! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
 
 mod file;
+mod letters;
 mod read;
 mod row;
 mod runs;
@@ -27,10 +28,11 @@ use self::{
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+    letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
     metrics::Metrics,
-    position::Position,
+    position::{Position, RecordPosition, TopicName},
     task::{TaskId, UserId, event::EventId},
 };
 use arc_swap::ArcSwap;
@@ -249,6 +251,23 @@ impl Store for RedbStore {
         Box::pin(async move { read::waiting_before(&self.shared, before_ms, limit) })
     }
 
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        Box::pin(async move { letters::letter(&self.shared, place) })
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        Box::pin(async move { letters::letters(&self.shared, topic, filter, after, limit) })
+    }
+
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             let removed = self.on_writer(move |writer| writer.trim(now_ms)).await?;
@@ -323,7 +342,13 @@ impl Store for RedbStore {
 
     fn stats(&self) -> StoreStats {
         let counters = self.shared.counters.load();
-        StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
+        StoreStats {
+            tasks: counters.tasks,
+            changes: counters.changes,
+            waiting: counters.waiting,
+            waiting_bytes: counters.waiting_bytes,
+            letters_open: counters.letters_open,
+        }
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -13,7 +13,7 @@ use crate::{
     task::{Task, TaskId, UserId, event::EventId, transition::TaskState},
 };
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 use std::{ops::Range, sync::atomic::Ordering};
 
 /// Most rows that one page of a filtered list looks at (some 2 ms without text search).
@@ -29,7 +29,9 @@ fn user_number(snapshot: &ReadTransaction, user_id: &UserId) -> Result<Option<u6
 
 pub(super) fn load(shared: &Shared, keys: &LoadKeys) -> Result<Loaded, StoreError> {
     let snapshot = shared.snapshot()?;
-    let mut loaded = Loaded { waiting_total: shared.counters.load().waiting, ..Loaded::default() };
+    let counters = shared.counters.load();
+    let (waiting_total, waiting_bytes) = (counters.waiting, counters.waiting_bytes);
+    let mut loaded = Loaded { waiting_total, waiting_bytes, ..Loaded::default() };
     let (ids, tasks) = (snapshot.open_table(TASK_IDS)?, snapshot.open_table(TASKS)?);
     for id in &keys.tasks {
         let Some(place) = ids.get(id.as_str())? else {
@@ -96,6 +98,17 @@ pub(super) fn waiting_before(
         events.push(row::decode_waiting(id.value(), row.value()).ok_or(damaged("waiting"))?);
     }
     Ok(events)
+}
+
+/// Bytes of all records that wait.
+pub(super) fn waiting_bytes(snapshot: &ReadTransaction) -> Result<u64, StoreError> {
+    let mut bytes = 0_u64;
+    for entry in snapshot.open_table(WAITING)?.iter()? {
+        let (key, row) = entry?;
+        let event = row::decode_waiting(key.value().0, row.value()).ok_or(damaged("waiting"))?;
+        bytes += u64::try_from(event.record.len()).expect("a length in memory fits 64 bits");
+    }
+    Ok(bytes)
 }
 
 pub(super) fn task(

@@ -3,7 +3,8 @@
 use super::{
     CommitDurability, Options, Shared,
     file::FreeSpace,
-    read::damaged,
+    letters,
+    read::{self, damaged},
     row::{self, ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
     runs::{Run, Runs},
     sweep::Sweeps,
@@ -49,7 +50,9 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
     let epoch = meta.get(META_EPOCH)?.ok_or(damaged("meta"))?;
     let epoch = row::decode_epoch(epoch.value()).ok_or(damaged("meta"))?;
     let counters = meta.get(META_COUNTERS)?.ok_or(damaged("meta"))?;
-    let counters = Counters::decode(counters.value()).ok_or(damaged("meta"))?;
+    let mut counters = Counters::decode(counters.value()).ok_or(damaged("meta"))?;
+    counters.letters_open = letters::open(database, durable)?;
+    counters.waiting_bytes = read::waiting_bytes(&snapshot)?;
     let mut runs = Vec::new();
     for entry in snapshot.open_table(RUNS)?.iter()? {
         let (number, first) = entry?;
@@ -282,6 +285,9 @@ impl Batch {
         if !writes.waiting_added.is_empty() {
             self.add_waiting(transaction, &writes.waiting_added)?;
         }
+        let change = letters::write(transaction, writes)?;
+        let open = self.counters.letters_open.saturating_add_signed(change);
+        self.counters.letters_open = open;
         self.write_offsets(transaction, writes)
     }
 
@@ -405,12 +411,15 @@ impl Batch {
             for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
                 let (key, row) = entry?;
                 let event = row::decode_waiting(id.as_str(), row.value());
-                keys.push((event.ok_or(damaged("waiting"))?.since_ms, key.value().1));
+                let event = event.ok_or(damaged("waiting"))?;
+                keys.push(((event.since_ms, key.value().1), count(event.record.len())));
             }
-            for key in keys {
+            for (key, bytes) in keys {
                 waiting.remove((id.as_str(), key.1))?;
                 order.remove(key)?;
-                self.counters.waiting = self.counters.waiting.saturating_sub(1);
+                let Counters { waiting, waiting_bytes, .. } = &mut self.counters;
+                *waiting = waiting.saturating_sub(1);
+                *waiting_bytes = waiting_bytes.saturating_sub(bytes);
             }
         }
         Ok(())
@@ -429,6 +438,7 @@ impl Batch {
             waiting.insert((id, number), &row::encode_waiting(event)[..])?;
             order.insert((event.since_ms, number), id)?;
             self.counters.waiting += 1;
+            self.counters.waiting_bytes += count(event.record.len());
         }
         Ok(())
     }
@@ -455,6 +465,10 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("a length in memory fits 64 bits")
 }
 
 /// The number, which is used up.
