@@ -111,6 +111,11 @@ impl Letter {
         }
     }
 
+    /// Whether a record with our headers and these would have more than a record may have.
+    pub(super) fn has_too_many_headers(&self) -> bool {
+        self.headers.len() > HEADERS_MAX - OUR_HEADERS_MAX
+    }
+
     /// The letter without the record's bytes, for a topic that does not take them.
     pub(super) fn bare(&self) -> Self {
         let (key, value, headers) = (None, None, Vec::new());
@@ -233,6 +238,8 @@ impl Letter {
     }
 }
 
+/// Headers that a record has at most (`wire::record`).
+const HEADERS_MAX: usize = 10_000;
 /// Headers that a letter has of ours at most.
 const OUR_HEADERS_MAX: usize = 10;
 

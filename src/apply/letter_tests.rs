@@ -240,3 +240,21 @@ async fn events_beyond_the_bytes_that_may_wait_are_dead_letters() {
     assert_eq!(world.letters(), [(last, "wait_overflow".to_owned())]);
     assert_eq!(state.waiting.len(), fitting + 1, "what is small has room still");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_record_with_as_many_headers_as_can_be_leaves_its_bytes_at_the_source() {
+    let world = World::new(1);
+    world.log.produce_record(0, |offset| FeedRecord {
+        offset,
+        timestamp_ms: 7,
+        key: None,
+        value: None,
+        headers: vec![(Bytes::from_static(b"h"), None); 10_000],
+    });
+    let run = world.start();
+    run.caught_up().await;
+    assert!(world.log.records(&dlq())[0].headers.len() < 20);
+    let (_, letter) = run.applied.letters().show(id(0)).await.unwrap();
+    assert_eq!(letter.headers.len(), 10_000);
+    run.stop().await.unwrap();
+}

@@ -171,8 +171,10 @@ impl Outbox {
         letters: &[&Letter],
         attempt: &Attempt,
     ) -> Result<(), FeedError> {
-        let form =
-            |letter: &&Letter| if attempt.is_bare { letter.bare() } else { (*letter).clone() };
+        let form = |letter: &&Letter| {
+            let is_bare = attempt.is_bare || letter.has_too_many_headers();
+            if is_bare { letter.bare() } else { (*letter).clone() }
+        };
         let letters: Vec<Letter> = letters.iter().map(form).collect();
         let records = letters.iter().map(|letter| letter.to_record(&self.topic)).collect();
         self.is_unsynced = true;

@@ -445,7 +445,8 @@ impl Worker {
         let writes = WriteSet { letter_states: states, ..WriteSet::default() };
         let noted = match self.parts.store.commit(writes, CommitDurability::Immediate).await {
             Ok(_) => Ok(()),
-            Err(StoreError::Full(error)) => Err(StoreError::Full(error)),
+            // Of this one decision; the store goes on.
+            Err(error @ (StoreError::Full(_) | StoreError::Damaged { .. })) => Err(error),
             Err(error) => return Err(error.into()),
         };
         // Whoever stopped waiting finds the state in the store.

@@ -6,6 +6,8 @@ mod kafka;
 mod limits;
 mod rest;
 mod restart;
+mod slow_peers;
 mod socket;
 mod startup;
 mod support;
+mod ws_protocol;

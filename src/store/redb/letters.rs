@@ -1,4 +1,4 @@
-//! Dead letters: a row each, and how many are open by reason.
+//! Dead letters: a row each.
 //!
 //! A value of `letters` (integers are little endian):
 //!
@@ -16,8 +16,8 @@
 
 use super::{
     Shared,
-    read::damaged,
     row::{Reader, reason_code, reason_of},
+    sum::{self, damaged},
 };
 use crate::{
     position::{Offset, Partition, RecordPosition, TopicName},
@@ -28,86 +28,86 @@ use crate::{
     task::event::EventId,
 };
 use redb::{
-    Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
+    WriteTransaction,
 };
 use std::ops::Bound;
 
 /// (Topic, partition, offset) of the letter -> letter.
-const LETTERS: TableDefinition<'static, (&str, i32, i64), &[u8]> = TableDefinition::new("letters");
-/// Reason -> open letters; no row for none.
-const OPEN_LETTERS: TableDefinition<'static, &str, u64> = TableDefinition::new("open_letters");
-
+const LETTERS: TableDefinition<'static, (&str, i32, i64), &[u8]> = TableDefinition::new(TABLE);
+const TABLE: &str = "letters";
 /// Most rows that one page looks at.
 const SCAN_ROWS_MAX: usize = 10_000;
 
-/// Makes the tables where they are missing; returns how many letters are open.
+/// Makes the table where it is missing; returns how many letters are open.
 pub(super) fn open(
     database: &Database,
     begin: impl FnOnce(&Database) -> Result<WriteTransaction, StoreError>,
 ) -> Result<u64, StoreError> {
-    let tables = database.begin_read()?.list_tables()?.any(|t| t.name() == LETTERS.name());
-    if !tables {
+    if !is_there(&database.begin_read()?)? {
         let transaction = begin(database)?;
         transaction.open_table(LETTERS)?;
-        transaction.open_table(OPEN_LETTERS)?;
         transaction.commit()?;
     }
-    let snapshot = database.begin_read()?;
-    let table = snapshot.open_table(OPEN_LETTERS)?;
-    let mut open = 0_u64;
-    for row in table.iter()? {
-        open = open.saturating_add(row?.1.value());
+    let mut open = 0;
+    for entry in database.begin_read()?.open_table(LETTERS)?.iter()? {
+        let (key, row) = entry?;
+        // A damaged row is told of by whoever needs it.
+        let letter = sum::open(TABLE, key.value(), row.value(), decode);
+        open += u64::from(letter.is_ok_and(|letter| letter.state == LetterState::Open));
     }
     Ok(open)
 }
 
+fn is_there(snapshot: &ReadTransaction) -> Result<bool, StoreError> {
+    Ok(snapshot.list_tables()?.any(|table| table.name() == TABLE))
+}
+
+/// Reads every letter; each damaged one goes to `note`.
+pub(super) fn verify(
+    snapshot: &ReadTransaction,
+    mut note: impl FnMut(StoreError) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if !is_there(snapshot)? {
+        return Ok(());
+    }
+    for entry in snapshot.open_table(LETTERS)?.iter()? {
+        let (key, row) = entry?;
+        if let Err(error) = sum::open(TABLE, key.value(), row.value(), decode) {
+            note(error)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the letters of a batch and what was done about older ones. A letter that is there keeps
-/// its state: a replay may note it again. Returns the change of the number of open ones.
+/// its state: a replay may note it again. Returns how many are open more (or less) than before.
 pub(super) fn write(transaction: &WriteTransaction, writes: &WriteSet) -> Result<i64, StoreError> {
     if writes.letters.is_empty() && writes.letter_states.is_empty() {
         return Ok(0);
     }
     let mut table = transaction.open_table(LETTERS)?;
-    let mut open = Open { table: transaction.open_table(OPEN_LETTERS)?, change: 0 };
+    let mut change = 0;
     for (place, letter) in &writes.letters {
         if table.get(key(place))?.is_none() {
-            table.insert(key(place), &encode(letter)[..])?;
-            open.count(letter, 1)?;
+            table.insert(key(place), &seal(place, letter)[..])?;
+            change += i64::from(letter.state == LetterState::Open);
         }
     }
     for (place, state) in &writes.letter_states {
-        let known = table.get(key(place))?.map(|row| decode(row.value()));
-        let Some(known) = known else { continue };
-        let known = known.ok_or(damaged("letters"))?;
-        open.count(&known, -1)?;
+        let known =
+            table.get(key(place))?.map(|row| sum::open(TABLE, key(place), row.value(), decode));
+        let Some(known) = known.transpose()? else { continue };
+        change += i64::from(*state == LetterState::Open);
+        change -= i64::from(known.state == LetterState::Open);
         let letter = StoredLetter { state: *state, ..known };
-        table.insert(key(place), &encode(&letter)[..])?;
-        open.count(&letter, 1)?;
+        table.insert(key(place), &seal(place, &letter)[..])?;
     }
-    Ok(open.change)
+    Ok(change)
 }
 
-/// The table of open letters, and what a batch changes in all.
-struct Open<'a> {
-    table: redb::Table<'a, &'static str, u64>,
-    change: i64,
-}
-
-impl Open<'_> {
-    /// Adds an open letter to its count or takes it from there; others do not count.
-    fn count(&mut self, letter: &StoredLetter, change: i64) -> Result<(), StoreError> {
-        if letter.state != LetterState::Open {
-            return Ok(());
-        }
-        let reason = letter.reason.as_str();
-        let before = self.table.get(reason)?.map_or(0, |count| count.value());
-        match before.saturating_add_signed(change) {
-            0 => drop(self.table.remove(reason)?),
-            after => drop(self.table.insert(reason, after)?),
-        }
-        self.change += change;
-        Ok(())
-    }
+fn seal(place: &RecordPosition, letter: &StoredLetter) -> Vec<u8> {
+    sum::seal(TABLE, key(place), encode(letter))
 }
 
 pub(super) fn letter(
@@ -116,7 +116,7 @@ pub(super) fn letter(
 ) -> Result<Option<StoredLetter>, StoreError> {
     let table = shared.snapshot()?.open_table(LETTERS)?;
     let Some(row) = table.get(key(place))? else { return Ok(None) };
-    Ok(Some(decode(row.value()).ok_or(damaged("letters"))?))
+    sum::open(TABLE, key(place), row.value(), decode).map(Some)
 }
 
 /// Letters of one topic after a place.
@@ -141,9 +141,9 @@ pub(super) fn letters(
             return Ok(page);
         }
         let (found, row) = entry?;
-        let (_, partition, offset) = found.value();
-        let place = place(topic, partition, offset).ok_or(damaged("letters"))?;
-        let letter = decode(row.value()).ok_or(damaged("letters"))?;
+        let found = found.value();
+        let place = place(topic, found.1, found.2).ok_or_else(|| damaged(TABLE, found))?;
+        let letter = sum::open(TABLE, found, row.value(), decode)?;
         (at, seen) = (Some(place.clone()), seen + 1);
         if filter.takes(&letter) {
             page.letters.push((place, letter));
