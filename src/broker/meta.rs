@@ -81,6 +81,12 @@ pub enum MetaError {
     Closed,
 }
 
+impl From<std::io::Error> for MetaError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
 /// One topic as it is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TopicRecord {

@@ -36,7 +36,7 @@ use crate::{
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
     shutdown::Shutdown,
-    wire::batch::ProducedBatch,
+    wire::{RequestHeader, Response, batch::ProducedBatch, messages::RequestKind},
 };
 use coordinator::{Coordinator, ReservedProgress};
 use maintenance::KeepFrom;
@@ -378,6 +378,14 @@ impl Broker {
         let max_bytes = if topic.is_reserved { u32::MAX } else { topic.settings.message_bytes_max };
         let enqueued = enqueue(&topic, partition, batch, acks, max_bytes).await?;
         enqueued.answer().await
+    }
+
+    /// Answers one request as a connection does, but for Produce, which is [`Broker::produce`];
+    /// `None` if no part of the broker serves its key.
+    pub async fn answer(&self, header: &RequestHeader, body: RequestKind) -> Option<Response> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let peer = Peer { address: nowhere, local: nowhere, client_id: header.client_id.clone() };
+        handler::answer(self, &peer, header, body).await
     }
 
     /// The read side of a partition.

@@ -416,8 +416,9 @@ fn feed_record(offset: Offset, record: record::Record) -> FeedItem {
     })
 }
 
-fn new_record(outbound: OutboundRecord, timestamp_ms: i64) -> (TopicName, NewRecord) {
-    let OutboundRecord { topic, key, value, headers, .. } = outbound;
+fn new_record(outbound: OutboundRecord, now_ms: i64) -> (TopicName, NewRecord) {
+    let OutboundRecord { topic, timestamp_ms, key, value, headers, .. } = outbound;
+    let timestamp_ms = timestamp_ms.unwrap_or(now_ms);
     (topic, NewRecord { timestamp_ms, key, value, headers })
 }
 
@@ -439,7 +440,8 @@ fn batches_of(records: &[NewRecord]) -> impl Iterator<Item = &[NewRecord]> {
 
 fn size_of_record(record: &NewRecord) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let headers: usize =
+        record.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
     length(&record.key) + length(&record.value) + headers
 }
 

@@ -66,7 +66,8 @@ fn outbound(key: &str, value: &str) -> OutboundRecord {
         partition: None,
         key: Some(Bytes::copy_from_slice(key.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
-        headers: vec![("h".to_owned(), Bytes::from_static(b"v"))],
+        timestamp_ms: None,
+        headers: vec![("h".into(), Some(Bytes::from_static(b"v")))],
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     put_state, put_topic,
 };
 use crate::{
-    log::disk::Disk,
+    log::disk::{Disk, open_or_create},
     position::{Offset, Partition, TopicName, TopicPartition},
     redb_file,
 };
@@ -147,15 +147,13 @@ pub(super) fn open<T>(
         let checks = redb_file::is_checked_at_start(path);
         let mut builder = Builder::new();
         builder.set_check_integrity_on_open(checks);
-        let file = disk.database(path).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => MetaError::Full,
-            _ => database_error(error),
-        })?;
-        let opened = builder.create_with_backend(NotedFile::new(file, noted.clone()));
-        let full_or = |error| if noted.take_full() { MetaError::Full } else { error };
-        let database = opened.map_err(open_error).map_err(full_or)?;
-        let done = first(&database).map_err(full_or)?;
-        Ok((database, done))
+        let opened = open_or_create(disk, path, |file| {
+            let file = NotedFile::new(file, noted.clone());
+            let database = builder.create_with_backend(file).map_err(open_error)?;
+            let done = first(&database)?;
+            Ok((database, done))
+        });
+        opened.map_err(|error| if noted.take_full() { MetaError::Full } else { error })
     })
 }
 

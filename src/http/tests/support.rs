@@ -86,13 +86,12 @@ impl MemoryLog {
         let mut topics = self.topics.lock().unwrap();
         let records = topics.entry(record.topic.clone()).or_default();
         let offset = Offset::new(i64::try_from(records.len()).unwrap()).unwrap();
-        let headers = record.headers.into_iter().map(|(name, value)| (name.into(), Some(value)));
         records.push(FeedRecord {
             offset,
-            timestamp_ms: self.clock.now_ms(),
+            timestamp_ms: record.timestamp_ms.unwrap_or(self.clock.now_ms()),
             key: record.key,
             value: record.value,
-            headers: headers.collect(),
+            headers: record.headers,
         });
         drop(topics);
         self.appended.send_modify(|count| *count += 1);
@@ -272,7 +271,8 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         let value = Some(Bytes::from(value.to_string()));
         let headers = Vec::new();
         let topic = topic.clone();
-        log.append(OutboundRecord { topic, partition: None, key: None, value, headers });
+        let (partition, timestamp_ms, key) = (None, None, None);
+        log.append(OutboundRecord { topic, partition, timestamp_ms, key, value, headers });
     }
     log.set(setup.mood);
     let store = open_store(&directory);
