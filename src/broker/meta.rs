@@ -83,7 +83,10 @@ pub enum MetaError {
 
 impl From<std::io::Error> for MetaError {
     fn from(error: std::io::Error) -> Self {
-        Self::Database(error.to_string())
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Database(error.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
 mod admin;
+mod damage;
+mod full_disk;
 mod idempotence;
 mod kafka;
 mod limits;

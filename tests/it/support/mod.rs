@@ -36,7 +36,12 @@ impl TestDaemon {
     }
 
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
+        Self::start_in(&std::env::temp_dir(), flags).await
+    }
+
+    /// With its directory below `parent`.
+    pub(crate) async fn start_in(parent: &Path, flags: &[&str]) -> Self {
+        let dir = TempDir::new_in(parent).expect("a temporary directory");
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let child = spawn(dir.path(), &flags, any, any);
