@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// What the daemon's own group has durably processed: below it, retention may delete from the
 /// daemon's own topics. Shared; a partition that was never reported keeps everything.
@@ -76,17 +77,22 @@ impl Parts {
         self.metrics.log_holes.set(i64::try_from(holes).unwrap_or(i64::MAX));
     }
 
-    /// Notes durable ends that have moved: a bad tail below one is damage, not a torn write.
-    async fn record_ends(&self, recorded: &mut HashMap<TopicPartition, Offset>) {
+    /// Notes durable ends that have moved: a bad tail below one is damage, not a torn write. By topic
+    /// id, since a new topic of an old name begins anew.
+    async fn record_ends(&self, recorded: &mut HashMap<(Uuid, TopicPartition), Offset>) {
         let snapshot = self.topics.snapshot();
-        let ends = snapshot.all().flat_map(|topic| topic.places());
-        let ends = ends.map(|(place, handle)| (place, handle.durable_end()));
-        let moved: Vec<_> = ends.filter(|(place, end)| recorded.get(place) != Some(end)).collect();
+        let mut ends = HashMap::new();
+        for topic in snapshot.all() {
+            let of_topic = topic.places().map(|(place, handle)| (place, handle.durable_end()));
+            ends.extend(of_topic.map(|(place, end)| ((topic.id, place), end)));
+        }
+        let moved = ends.iter().filter(|(key, end)| recorded.get(key) != Some(end));
+        let moved: Vec<_> = moved.map(|((_, place), end)| (place.clone(), *end)).collect();
         if moved.is_empty() {
             return;
         }
-        match self.meta.record_ends(moved.clone()).await {
-            Ok(()) => recorded.extend(moved),
+        match self.meta.record_ends(moved).await {
+            Ok(()) => *recorded = ends,
             Err(error) => tracing::warn!(%error, "durable ends were not recorded"),
         }
     }

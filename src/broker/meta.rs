@@ -211,7 +211,7 @@ impl Meta {
         self.write(Write::DeleteTopic { name: name.clone() }).await
     }
 
-    /// Records how far logs are durable.
+    /// Records how far logs are durable; those of topics that are gone are passed over.
     ///
     /// # Errors
     /// See [`MetaError`].
@@ -475,8 +475,13 @@ fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), MetaError>
             table.retain_in(of_topic, |_, _| false).map_err(database_error)
         }
         Write::RecordEnds { ends } => {
+            let topics = transaction.open_table(TOPICS).map_err(database_error)?;
             let mut table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
             for (place, end) in ends {
+                // Deleted meanwhile: its end would be a floor for the next topic of that name.
+                if topics.get(place.topic.as_str()).map_err(database_error)?.is_none() {
+                    continue;
+                }
                 let key = (place.topic.as_str(), place.partition.get());
                 table.insert(key, end.get()).map_err(database_error)?;
             }

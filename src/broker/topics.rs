@@ -551,7 +551,10 @@ impl Owner {
             let log_dir = setup.disk.dir(&setup.log_dir)?;
             let there = log_dir.list()?;
             for dir in partitions.map(|index| format!("{topic}-{index}")) {
-                if there.contains(&dir) {
+                if there.contains(&dir) && is_empty(&setup, &dir)? {
+                    // What an attempt left that found no space; tried again and again, they add up.
+                    setup.disk.remove_dir(&setup.log_dir.join(dir))?;
+                } else if there.contains(&dir) {
                     let aside = format!("{dir}.{}-stray", Uuid::new_v4());
                     tracing::warn!(dir, aside, "moved a stray directory aside");
                     log_dir.rename(&dir, &aside)?;
@@ -625,6 +628,17 @@ fn open(
         owner_died: setup.owner_died.clone(),
     });
     opened.map_err(|error| StartError::Log(named, error))
+}
+
+/// Whether a partition's directory holds no byte of a log.
+fn is_empty(setup: &Setup, name: &str) -> std::io::Result<bool> {
+    let dir = setup.disk.dir(&setup.log_dir.join(name))?;
+    for name in dir.list()? {
+        if dir.open(&name)?.size()? > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn clear_deleted(setup: &Setup) -> std::io::Result<()> {

@@ -98,6 +98,8 @@ async fn topics_and_ends_survive() {
     let ends = [place("a", 0), place("b", 2)].map(|place| (place, Offset::new(9).unwrap()));
     meta.record_ends(ends.to_vec()).await.unwrap();
     meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
+    // Seen before the deletion, recorded after it.
+    meta.record_ends(vec![(place("b", 2), Offset::new(9).unwrap())]).await.unwrap();
     close(meta).await;
     let (_, run) = Meta::open(&disk(), &path).unwrap();
     assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));

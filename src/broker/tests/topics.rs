@@ -128,6 +128,19 @@ async fn a_stray_directory_is_never_taken_for_a_new_topic() {
 }
 
 #[tokio::test]
+async fn an_empty_directory_of_an_attempt_that_failed_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(dir.path()).await;
+    let left = dir.path().join("log/a-0");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("00000000000000000000.log"), []).unwrap();
+    served.client().await.create("a", 1).await;
+    let names: Vec<_> = std::fs::read_dir(dir.path().join("log")).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    served.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn partitions_are_added_and_stay_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let served = serve(dir.path()).await;
