@@ -185,7 +185,8 @@ impl Daemon {
             ..broker::Start::default()
         };
         let broker = config.broker_options();
-        let broker = Broker::start_with(broker, start, clock.clone(), Arc::clone(&metrics)).await?;
+        let broker = Broker::start_with(broker, start, clock.clone(), Arc::clone(&metrics));
+        let broker = Box::pin(broker).await?; // boxed: large, and done once
         ensure_applied_topic(&config, &broker, &processed).await?;
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
         let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));

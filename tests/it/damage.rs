@@ -125,3 +125,33 @@ async fn a_lost_log_is_refused_until_it_is_given_up() {
     fs::remove_file(data.join("broker.redb")).expect("removed");
     check(&serve(&data), 1, &["broker.redb is missing", "rebuild --broker"]);
 }
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_kept_and_told_once() {
+    let mut daemon = TestDaemon::start().await;
+    daemon.produce(&[created("t0", "ada", "x")]).await;
+    daemon.kill();
+    let path = log_file(&daemon.data_dir());
+    let mut bytes = fs::read(&path).expect("a segment");
+    let whole = bytes.len();
+    // The beginning of the next write: the same batch again with the next offset.
+    let mut next = bytes[..60].to_vec();
+    next[7] = 1;
+    bytes.extend(&next);
+    fs::write(&path, bytes).expect("written");
+    daemon.restart().await;
+    let told = daemon.log();
+    let told: Vec<&str> = told.lines().filter(|line| line.contains("torn tail")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let facts = [path.display().to_string(), whole.to_string(), "60".to_owned()];
+    for fact in facts.iter().map(String::as_str).chain(["WARN", "task-events", "offset"]) {
+        assert!(told[0].contains(fact), "no {fact} in {}", told[0]);
+    }
+    let kept = path.with_file_name(format!("00000000000000000000.log.cut-{whole}"));
+    assert_eq!(fs::read(kept).expect("kept"), next);
+    let metrics = daemon.with_token(None).get("/metrics").await;
+    let metrics = String::from_utf8(metrics.bytes.to_vec()).expect("text");
+    assert!(metrics.contains("taskwire_log_torn_tails_total 1"), "{metrics}");
+    assert_eq!(health(&daemon).await, "200 {\"status\":\"ok\"}");
+    assert_eq!(daemon.produce(&[created("t1", "ada", "x")]).await, 1);
+}

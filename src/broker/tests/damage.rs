@@ -2,9 +2,10 @@
 
 use super::{client::*, *};
 use crate::{
-    broker::{Start, StartError, give_up, rebuild_meta},
+    broker::{Acks, Start, StartError, give_up, rebuild_meta},
+    log::ReadError,
     position::{Offset, Partition, TopicPartition},
-    wire::ErrorCode,
+    wire::{ErrorCode, batch::ProducedBatch},
 };
 use std::{
     collections::HashMap,
@@ -204,4 +205,66 @@ async fn broker_redb_without_its_bytes_is_as_good_as_missing() {
     fs::write(dir.path().join("broker.redb"), []).unwrap();
     let refused = try_start(dir.path(), &[]).await.err().unwrap();
     assert!(matches!(refused, StartError::MetaMissing { logs: 1, .. }), "{refused}");
+}
+
+/// Flips each byte of each file of the log in turn, starts, and reads and writes.
+async fn flip_every_byte(dir: &Path) {
+    let log = dir.join("log/t-0");
+    let mut flips = 0;
+    for entry in fs::read_dir(&log).unwrap() {
+        let name = entry.unwrap().file_name();
+        for at in 0..fs::read(log.join(&name)).unwrap().len() {
+            let image = tempfile::tempdir().unwrap();
+            copy(dir, image.path());
+            let path = image.path().join("log/t-0").join(&name);
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[at] ^= 0x41;
+            fs::write(&path, bytes).unwrap();
+            let context = format!("{} byte {at}", name.display());
+            check_after_a_flip(
+                image.path(),
+                path.extension().is_some_and(|end| end == "log"),
+                &context,
+            )
+            .await;
+            flips += 1;
+        }
+    }
+    assert!(flips > 200, "{flips} bytes");
+}
+
+async fn check_after_a_flip(data_dir: &Path, is_segment: bool, context: &str) {
+    let broker = try_start(data_dir, &[]).await.unwrap_or_else(|e| panic!("{context}: {e}"));
+    let batch = ProducedBatch::check(&batch(&["d"])).unwrap();
+    let topic = place("t").topic;
+    let produced = broker.produce(&topic, Partition::ZERO, batch, Acks::All).await;
+    let next = produced.unwrap_or_else(|e| panic!("{context}: {e}")).base_offset.get();
+    assert!((3..40).contains(&next), "{context}: {next} was given before");
+    let reader = broker.reader(&topic, Partition::ZERO).unwrap();
+    let mut lost = 0;
+    for (offset, value) in [(0, "a"), (1, "b"), (2, "c"), (next, "d")] {
+        match reader.read(Offset::new(offset).unwrap(), 1) {
+            Ok(found) => assert_eq!(values(found.chunks.concat().into()), [value], "{context}"),
+            Err(ReadError::Corrupt { resume_at: Some(to), .. }) => {
+                assert!(to.get() > offset, "{context}");
+                lost += 1;
+            }
+            Err(error) => panic!("{context}: {error}"),
+        }
+    }
+    assert_eq!(lost, i32::from(is_segment), "{context}");
+    assert_eq!(broker.damages().is_empty(), lost == 0, "{context}: {:?}", broker.damages());
+    broker.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_flipped_byte_after_a_kill_costs_its_batch_and_nothing_else() {
+    flip_every_byte(killed().await.path()).await;
+}
+
+#[tokio::test]
+async fn every_flipped_byte_after_a_clean_stop_costs_its_batch_and_nothing_else() {
+    let dir = killed().await;
+    try_start(dir.path(), &[]).await.unwrap().close().await.unwrap();
+    flip_every_byte(dir.path()).await;
 }

@@ -361,3 +361,24 @@ fn what_retention_deleted_is_not_missed() {
         assert!(report(&dir).is_sound());
     }
 }
+
+#[test]
+fn cut_bytes_are_kept_and_not_too_many_of_them() {
+    let dir = written(2, 1 << 20);
+    let name = logs(&dir)[0].clone();
+    for round in 0..20_u8 {
+        harm(&dir, &name, |bytes| bytes.extend([round; 10]));
+        let (log, recovery) = open_with(&dir, Options::default(), crashed(0));
+        let kept = recovery.torn_tail.unwrap().kept.unwrap();
+        let kept = kept.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(
+            dir.contents()[&kept],
+            [round; 10],
+            "also at a place where some were cut before"
+        );
+        drop(log);
+        let cuts = dir.contents().keys().filter(|name| name.contains(".cut-")).count();
+        assert_eq!(cuts, 8.min(usize::from(round) + 1));
+    }
+    assert!(report(&dir).findings.is_empty());
+}
