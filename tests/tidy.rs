@@ -37,7 +37,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "metrics", "position", "shutdown", "store", "systemd", "task",
         ],
     ),
-    ("cli", &["auth", "clock", "config", "daemon", "position", "shutdown", "task", "wire"]),
+    (
+        "cli",
+        &[
+            "archive", "auth", "clock", "config", "daemon", "position", "shutdown", "store",
+            "task", "wire",
+        ],
+    ),
 ];
 
 const MAX_FILE_LINES: usize = 800;

@@ -330,6 +330,6 @@ fn source_of(letter: &FeedRecord) -> Option<(RecordPosition, Reason)> {
 }
 
 /// The partition of an index.
-pub(super) fn partition_of(index: u32) -> Option<Partition> {
+pub fn partition_of(index: u32) -> Option<Partition> {
     Partition::new(i32::try_from(index).ok()?)
 }

@@ -23,6 +23,7 @@ mod double;
 #[cfg(test)]
 mod tests;
 
+pub use dead_letter::partition_of;
 pub use outcome::PendingOutcome;
 
 use crate::{

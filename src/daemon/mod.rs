@@ -11,12 +11,14 @@
 mod admin_socket;
 mod bind;
 mod lock;
+pub mod rebuild;
 
 pub use admin_socket::{admin_socket, check_admin_socket};
 pub use lock::Endpoints;
 
 use crate::{
     apply::{self, Applied, ApplyError},
+    archive::{self, LogFormatError, backup},
     auth::Authenticator,
     broker::{self, Broker},
     clock::Clock,
@@ -83,6 +85,9 @@ pub enum StartError {
     /// The secret cannot be made or read.
     #[error(transparent)]
     Secret(#[from] ConfigError),
+    /// The log's files are of another format.
+    #[error(transparent)]
+    LogFormat(#[from] LogFormatError),
     /// The broker.
     #[error("the broker does not start")]
     Broker(#[from] broker::StartError),
@@ -171,6 +176,7 @@ impl Daemon {
         let secret = config.signing_secret()?;
         let metrics = Arc::new(Metrics::new());
 
+        archive::tell_log_format(&config.data_dir)?;
         let broker =
             Broker::start(config.broker_options(), clock.clone(), Arc::clone(&metrics)).await?;
         let store = open_store(&config, &broker, Arc::clone(&metrics)).await?;
@@ -187,6 +193,7 @@ impl Daemon {
             Arc::clone(&metrics),
             apply_shutdown,
         );
+        let clock_of_backups = clock.clone();
         let parts = http::Parts {
             authenticator: Authenticator::new(config.auth_options(&secret), clock.clone()),
             store: Arc::clone(&store),
@@ -196,6 +203,7 @@ impl Daemon {
             clock,
             metrics,
             health: health_of(&broker, &store),
+            backup: backup_of(&broker, &store, clock_of_backups),
         };
         let http = Http::new(config.http_options(), parts);
 
@@ -536,6 +544,26 @@ fn health_of(
         let damaged =
             (rows > 0).then(|| format!("tasks.redb: {rows} damaged rows; run `taskwire verify`"));
         failed.chain(damaged).collect()
+    })
+}
+
+/// Makes backups of these.
+fn backup_of(broker: &Broker, store: &Arc<dyn Store>, clock: Clock) -> http::MakeBackup {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
+    Arc::new(move |dir| {
+        let (broker, store, now_ms) = (broker.clone(), Arc::clone(&store), clock.now_ms());
+        Box::pin(async move {
+            let made = backup::of_running(broker, &*store, dir.clone(), now_ms).await;
+            let described = match made {
+                Ok(made) => serde_json::to_value(&made).map_err(|error| error.to_string()),
+                Err(error) => Err(chain(&error)),
+            };
+            match &described {
+                Ok(_) => info!(dir = %dir.display(), "made a backup"),
+                Err(error) => warn!(dir = %dir.display(), error, "made no backup"),
+            }
+            described
+        })
     })
 }
 

@@ -18,6 +18,8 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use admin::backup::MakeBackup;
+
 use crate::{
     apply::{Applied, Progress},
     auth::Authenticator,
@@ -113,6 +115,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What health says beside apply's progress: reasons why the daemon is not healthy.
     pub health: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Makes a backup of this daemon.
+    pub backup: MakeBackup,
 }
 
 /// The HTTP service. Cheap to clone.
@@ -129,6 +133,7 @@ impl Http {
             progress: parts.applied.progress(),
             permits: Arc::new(Semaphore::new(options.connections_max)),
             is_stopping: AtomicBool::new(false),
+            backups: Arc::new(Semaphore::new(1)),
             options,
             parts,
         });
@@ -171,6 +176,8 @@ struct State {
     parts: Parts,
     progress: watch::Receiver<Progress>,
     permits: Arc<Semaphore>,
+    /// One backup at a time.
+    backups: Arc<Semaphore>,
     is_stopping: AtomicBool,
 }
 

@@ -114,6 +114,10 @@ codes! {
     UpgradeRequired = UPGRADE_REQUIRED "upgrade_required" "A WebSocket handshake is needed";
     /// What is asked for is damaged on disk; the log says more.
     Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
+    /// The backup was not made; the detail says why.
+    BackupFailed = INTERNAL_SERVER_ERROR "backup_failed" "The backup was not made";
+    /// Another backup is being made.
+    BackupRunning = CONFLICT "backup_running" "Another backup is being made";
     /// A defect of ours; the log says more.
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.
