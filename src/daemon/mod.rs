@@ -12,6 +12,8 @@ mod admin_socket;
 mod bind;
 mod lock;
 pub mod rebuild;
+#[cfg(test)]
+mod rebuild_tests;
 
 pub use admin_socket::{admin_socket, check_admin_socket};
 pub use lock::Endpoints;

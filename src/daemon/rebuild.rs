@@ -14,8 +14,9 @@ use crate::{
     config::Config,
     feed::{EventLog, embedded::Embedded},
     hub::Hub,
+    log::{self, dir::RealDir},
     metrics::Metrics,
-    position::{Offset, TopicPartition},
+    position::{Offset, TopicName, TopicPartition},
     shutdown,
     store::{
         Store, StoreError,
@@ -56,6 +57,17 @@ pub enum RebuildError {
     /// The topic cannot be created.
     #[error("cannot open the topic")]
     Topic(#[from] broker::ProduceError),
+    /// The log has holes: tasks would be lost in silence.
+    #[error(
+        "the log of {place} is damaged, first: {what}; decide about it with `taskwire repair`, \
+         then rebuild"
+    )]
+    DamagedLog {
+        /// The partition, by its directory.
+        place: String,
+        /// The first damage.
+        what: String,
+    },
     /// The log does not reach back far enough.
     #[error(
         "the log of {place} begins at {log_start}, and is needed from {needed} on; {}",
@@ -156,6 +168,10 @@ pub async fn rebuild(
             return Err(RebuildError::OtherCluster);
         }
     }
+    let (log_dir, topic) = (dir.join(LOG_DIR), config.topic.clone());
+    let ends = file::read(&dir.join(BROKER_FILE))?.durable_ends;
+    let sound = tokio::task::spawn_blocking(move || expect_sound_log(&log_dir, &topic, &ends));
+    sound.await.map_err(|error| RebuildError::Ended(error.to_string()))??;
     let metrics = Arc::new(Metrics::new());
     let broker_options = config.broker_options();
     let broker = Broker::start(broker_options, clock.clone(), Arc::clone(&metrics)).await?;
@@ -199,6 +215,34 @@ fn remake_broker(dir: &Path, clock: &Clock) -> Result<Option<PathBuf>, RebuildEr
     put(&made, &path)?;
     info!(topics = topics.len(), "made broker.redb from the directories of the log");
     Ok(kept)
+}
+
+/// Refuses a log of the applied topic with damage that nobody has decided about. Before the broker
+/// opens it, which makes holes of what is missing.
+fn expect_sound_log(
+    log_dir: &Path,
+    topic: &TopicName,
+    ends: &BTreeMap<TopicPartition, Offset>,
+) -> Result<(), RebuildError> {
+    let failed = |source| RebuildError::Io { path: log_dir.to_owned(), source };
+    for entry in fs::read_dir(log_dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.unwrap_or_default();
+        if !path.is_dir() || !file::topics_of([name.as_str()].into_iter()).contains_key(topic) {
+            continue;
+        }
+        let report = log::verify(&RealDir::open(&path).map_err(failed)?).map_err(failed)?;
+        if let Some(finding) = report.findings.iter().find(|finding| finding.is_damage()) {
+            return Err(RebuildError::DamagedLog { place: name, what: finding.to_string() });
+        }
+        let known = ends.iter().find(|(place, _)| place.to_string() == name);
+        if let Some((_, end)) = known.filter(|(_, end)| report.log_end < **end) {
+            let what = format!("it ends at {}, and was durable up to {end}", report.log_end);
+            return Err(RebuildError::DamagedLog { place: name, what });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a log that lacks what has to be applied.

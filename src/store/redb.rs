@@ -12,6 +12,8 @@ pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+pub(crate) mod dump;
 mod file;
 mod migrate;
 mod read;
