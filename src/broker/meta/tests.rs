@@ -103,7 +103,7 @@ async fn topics_and_ends_survive() {
 
 /// A file on a disk in memory with one committed offset, and that disk.
 async fn on_disk() -> (SimDisk, Meta) {
-    let disk = SimDisk::new(Image::default());
+    let disk = SimDisk::new(Image::default(), Clock::manual(0));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     shared.dir(Path::new("/data")).unwrap();
     let (meta, _) = Meta::open(&shared, Path::new("/data/broker.redb")).unwrap();
@@ -114,7 +114,7 @@ async fn on_disk() -> (SimDisk, Meta) {
 /// What a start finds of group g after a power cut.
 fn offsets_after(disk: &SimDisk) -> Vec<i64> {
     let image = disk.image().crash(Unsynced::Dropped);
-    let after: Arc<dyn Disk> = Arc::new(SimDisk::new(image));
+    let after: Arc<dyn Disk> = Arc::new(SimDisk::new(image, Clock::manual(0)));
     let (meta, _) = Meta::open(&after, Path::new("/data/broker.redb")).unwrap();
     let offsets = meta.load_offsets().unwrap();
     meta.close();
