@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use taskwire::{
     broker::Durability,
     feed::{FeedItem, FeedRecord},
-    position::Offset,
     store::{Outcome, TaskFilter},
     task::UserId,
 };
@@ -59,6 +58,8 @@ pub(crate) async fn all(daemon: &Daemon, player: &Player<'_>, kept: Kept) {
     let log = read(daemon, EVENTS, 0).await;
     check_log(&log, &story, EVENTS, 0, kept);
     let letters = read(daemon, LETTERS, 0).await;
+    let (letters, stale) = split(letters, &log);
+    check_stale(&stale, &story, kept);
     let expired = expired(&letters);
     let mut model = Model::default();
     for record in &log.records {
@@ -125,24 +126,46 @@ fn source(letter: &FeedRecord) -> i64 {
     header(letter, "taskwire-source-offset").parse().expect("a number")
 }
 
-fn expired(letters: &Log) -> BTreeSet<i64> {
-    let is_expired = |l: &&FeedRecord| header(l, "taskwire-reason") == "wait_expired";
-    letters.records.iter().filter(is_expired).map(source).collect()
+/// Letters of the records that are in the log, and the others.
+fn split(letters: Log, log: &Log) -> (Vec<FeedRecord>, Vec<FeedRecord>) {
+    let is_there = |letter: &FeedRecord| {
+        let offset = source(letter);
+        let record = log.records.iter().find(|record| record.offset.get() == offset);
+        let is_hole = header(letter, "taskwire-reason") == "hole";
+        match record {
+            Some(record) => record.key == letter.key && record.value == letter.value,
+            None => is_hole && log.holes.iter().any(|(from, _)| *from == offset),
+        }
+    };
+    assert!(letters.holes.is_empty() || !log.holes.is_empty(), "holes in the dead letters");
+    letters.records.into_iter().partition(is_there)
 }
 
-/// One letter for each record that cannot be applied, with its reason and bytes, and no other.
-fn check_letters(letters: &Log, log: &Log, model: &Model) {
+/// A letter of a record that is lost can only be there where records may be lost.
+fn check_stale(stale: &[FeedRecord], story: &Story, kept: Kept) {
+    for letter in stale {
+        assert!(kept == Kept::Perhaps, "a letter of no record: {letter:?}");
+        let Some((batch, index)) = letter.key.as_deref().and_then(Story::parse_key) else {
+            assert_eq!(header(letter, "taskwire-reason"), "hole", "{letter:?}");
+            continue;
+        };
+        assert_eq!(letter.value, story.batches[batch].records[index].value, "{letter:?}");
+    }
+}
+
+fn expired(letters: &[FeedRecord]) -> BTreeSet<i64> {
+    let is_expired = |l: &&FeedRecord| header(l, "taskwire-reason") == "wait_expired";
+    letters.iter().filter(is_expired).map(source).collect()
+}
+
+/// One letter for each record that cannot be applied, with its reason, and no other.
+fn check_letters(letters: &[FeedRecord], log: &Log, model: &Model) {
     let mut found = BTreeMap::new();
-    for letter in &letters.records {
+    for letter in letters {
         let (offset, reason) = (source(letter), header(letter, "taskwire-reason"));
         assert_eq!(header(letter, "taskwire-source-topic"), EVENTS);
         let again = found.insert(offset, reason);
         assert_eq!(again, None, "a second letter ({reason}) for offset {offset}");
-        if reason != "hole" {
-            let record = log.records.iter().find(|record| record.offset.get() == offset);
-            let record = record.unwrap_or_else(|| panic!("a letter for {offset}, of no record"));
-            assert_eq!((&letter.key, &letter.value), (&record.key, &record.value), "{offset}");
-        }
     }
     let mut expected = model.letters();
     expected.extend(log.holes.iter().map(|(from, _)| (*from, "hole")));
@@ -262,9 +285,4 @@ pub(crate) fn kept(durability: Durability, is_kill: bool) -> Kept {
         (Durability::Commit, false) => Kept::All,
         (_, false) => Kept::Perhaps,
     }
-}
-
-/// Nothing below the processed offset is lost: the store is not ahead of its log.
-pub(crate) fn is_behind(processed: Offset, end: i64) -> bool {
-    processed.get() <= end
 }
