@@ -1,14 +1,6 @@
 //! The daemon without its ports: broker, store, feed, hub and apply on a simulated disk.
 
-use super::watched::Watched;
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 use taskwire::{
     apply::{self, Applied, ApplyError},
     broker::{self, Acks, Broker, Durability, ProduceError, Produced},
@@ -38,6 +30,8 @@ const KEPT: (Duration, u64) = (Duration::from_secs(60), 40);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// The broker's own round of retention and of recording durable ends.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(30);
+/// No count of waiting events.
+const UNTOLD: i64 = -1;
 const STILL_ROUNDS: usize = 40;
 /// Real time that anything may take before the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,7 +54,10 @@ pub(crate) fn block_on<T>(run: impl Future<Output = T>) -> T {
     let (end, ended) = std::sync::mpsc::channel::<()>();
     runtime.block_on(async move {
         // While blocking work is on its way, tokio does not move a paused clock by itself.
-        let parked = tokio::task::spawn_blocking(move || drop(ended.recv()));
+        let parked = tokio::task::spawn_blocking(move || {
+            // The sender is dropped; nothing is sent.
+            let _ = ended.recv();
+        });
         let done = run.await;
         drop(end);
         parked.await.expect("it only waits");
@@ -85,7 +82,7 @@ pub(crate) struct Daemon {
     pub(crate) applied: Applied,
     apply: JoinHandle<Result<(), ApplyError>>,
     trigger: Trigger,
-    ticks: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Daemon {
@@ -121,18 +118,17 @@ impl Daemon {
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
         let hub = Hub::new(hub_options(), Arc::clone(&store), Arc::clone(&metrics));
         let (trigger, shutdown) = shutdown::pair();
-        let ticks = Arc::new(AtomicU64::new(0));
         let (applied, apply) = apply::start(
             apply_options(),
             Arc::clone(&feed),
-            Arc::new(Watched::new(Arc::clone(&store), Arc::clone(&ticks))),
+            Arc::clone(&store),
             hub,
             clock,
-            metrics,
+            Arc::clone(&metrics),
             shutdown,
         );
         let world = world.clone();
-        Ok(Self { world, broker, store, feed, applied, apply, trigger, ticks })
+        Ok(Self { world, broker, store, feed, applied, apply, trigger, metrics })
     }
 
     /// Stops in the order of `daemon::Daemon::stop`.
@@ -199,11 +195,11 @@ impl Daemon {
         breathe().await;
         let ms = i64::try_from(time.as_millis()).expect("short");
         self.world.clock.set(self.world.clock.now_ms() + ms);
-        let ticks = self.ticks.load(Ordering::Relaxed);
+        // Apply tells where it stands last in a tick, and a due checkpoint goes before the tick.
+        self.metrics.apply_waiting.set(UNTOLD);
         tokio::time::advance(time).await;
-        // A due checkpoint goes before the tick.
         let begun = std::time::Instant::now();
-        while self.ticks.load(Ordering::Relaxed) == ticks && !self.apply.is_finished() {
+        while self.metrics.apply_waiting.get() == UNTOLD && !self.apply.is_finished() {
             assert!(begun.elapsed() < PATIENCE, "apply is stuck in a tick");
             breathe().await;
         }

@@ -6,5 +6,4 @@ mod crash;
 mod daemon;
 mod model;
 mod story;
-mod watched;
 mod workload;
