@@ -68,7 +68,11 @@ pub(crate) async fn all(daemon: &Daemon, player: &Player<'_>, kept: Kept) {
     check_letters(&letters, &log, &model);
     check_tasks(daemon, &model).await;
     check_changes(daemon, &model).await;
-    assert_eq!(daemon.store.stats().waiting, u64::try_from(model.waiting()).unwrap(), "waiting");
+    assert_eq!(
+        daemon.store.stats().waiting,
+        u64::try_from(model.waiting()).expect("as the daemon and the workload write it"),
+        "waiting"
+    );
     if kept != Kept::Perhaps {
         check_answers(&story, &model);
     }
@@ -182,16 +186,24 @@ async fn check_tasks(daemon: &Daemon, model: &Model) {
         let tasks = page.tasks.iter().map(|json| {
             let json: Value = serde_json::from_slice(json).expect("JSON");
             let task = Task {
-                user: json["user_id"].as_str().unwrap().to_owned(),
-                title: json["title"].as_str().unwrap().to_owned(),
-                completed: json["completed"].as_bool().unwrap(),
-                version: json["version"].as_u64().unwrap(),
+                user: json["user_id"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
+                title: json["title"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
+                completed: json["completed"]
+                    .as_bool()
+                    .expect("as the daemon and the workload write it"),
+                version: json["version"].as_u64().expect("as the daemon and the workload write it"),
             };
-            (json["id"].as_str().unwrap().to_owned(), task)
+            (json["id"].as_str().expect("as the daemon and the workload write it").to_owned(), task)
         });
         let tasks: BTreeMap<String, Task> = tasks.collect();
         assert_eq!(tasks, model.tasks(user), "tasks of {user}");
-        count += u64::try_from(tasks.len()).unwrap();
+        count += u64::try_from(tasks.len()).expect("as the daemon and the workload write it");
     }
     assert_eq!(daemon.store.stats().tasks, count, "tasks in all");
 }
@@ -199,19 +211,33 @@ async fn check_tasks(daemon: &Daemon, model: &Model) {
 /// The changes that are kept are the last of the model's, each user's in order, without a gap.
 async fn check_changes(daemon: &Daemon, model: &Model) {
     let head = daemon.store.head().sequence;
-    assert_eq!(head, u64::try_from(model.changes.len()).unwrap(), "changes");
+    assert_eq!(
+        head,
+        u64::try_from(model.changes.len()).expect("as the daemon and the workload write it"),
+        "changes"
+    );
     let earliest = daemon.store.earliest().sequence;
     let mut found = BTreeMap::new();
     for user in USERS {
         let user_id = UserId::new(user).expect("valid");
-        let page = daemon.store.changes(&user_id, earliest, 1000, usize::MAX).await.unwrap();
+        let page = daemon
+            .store
+            .changes(&user_id, earliest, 1000, usize::MAX)
+            .await
+            .expect("as the daemon and the workload write it");
         for change in page.changes {
             let text = [&change.message[..], b"}"].concat();
             let json: Value = serde_json::from_slice(&text).expect("JSON but for its end");
             let change_of = Change {
                 user: user.to_owned(),
-                kind: json["type"].as_str().unwrap().to_owned(),
-                event: json["event_id"].as_str().unwrap().to_owned(),
+                kind: json["type"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
+                event: json["event_id"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
                 version: json["data"]["version"].as_u64(),
             };
             assert!(found.insert(change.sequence, change_of).is_none());

@@ -5,8 +5,9 @@ use taskwire::{
     apply::{self, Applied, ApplyError},
     broker::{self, Acks, Broker, Durability, ProduceError, Produced},
     clock::Clock,
+    config::{Config, Flags},
     feed::{EventLog, embedded::Embedded},
-    hub::{self, Hub},
+    hub::Hub,
     log::{disk::Disk, testing::SimDisk},
     metrics::Metrics,
     position::{Offset, Partition, TopicName},
@@ -91,7 +92,8 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
         let (clock, durability) = (world.clock.clone(), world.durability);
-        let options = broker_options(durability);
+        let config = config();
+        let options = broker::Options { durability, ..config.broker_options() };
         let broker =
             Broker::start_on(Arc::clone(&disk), options, clock.clone(), Arc::clone(&metrics)).await;
         let broker = broker.map_err(|error| chain(&error))?;
@@ -100,6 +102,7 @@ impl Daemon {
             changes_keep: KEPT,
             cache_bytes: 1 << 20,
             is_log_synced: durability == Durability::Commit,
+            ..config.store_options()
         };
         let path = Path::new(DATA).join("tasks.redb");
         let opened =
@@ -116,10 +119,15 @@ impl Daemon {
         }
         broker.ensure_topic(&name(EVENTS), 1).await.map_err(|error| chain(&error))?;
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
-        let hub = Hub::new(hub_options(), Arc::clone(&store), Arc::clone(&metrics));
+        let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
         let (trigger, shutdown) = shutdown::pair();
+        let options = apply::Options {
+            checkpoint_records: u64::MAX,
+            checkpoint_interval: CHECKPOINT_EVERY,
+            ..config.apply_options()
+        };
         let (applied, apply) = apply::start(
-            apply_options(),
+            options,
             Arc::clone(&feed),
             Arc::clone(&store),
             hub,
@@ -243,33 +251,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     taskwire::daemon::chain(error)
 }
 
-fn broker_options(durability: Durability) -> broker::Options {
-    broker::Options {
-        data_dir: DATA.into(),
-        durability,
-        advertise: None,
-        partitions_default: 1,
-        message_bytes_max: 1 << 20,
-        connections_max: 1,
-        reserved_topics: vec![name(EVENTS), name(LETTERS)],
-        reserved_group: "taskwire".to_owned(),
-    }
-}
-
-fn apply_options() -> apply::Options {
-    apply::Options {
-        topic: name(EVENTS),
-        starts_at_latest: false,
-        checkpoint_records: u64::MAX,
-        checkpoint_interval: CHECKPOINT_EVERY,
-    }
-}
-
-fn hub_options() -> hub::Options {
-    hub::Options {
-        recent_changes_max: 10,
-        recent_bytes_max: 1 << 20,
-        sessions_per_user_max: 1,
-        sessions_max: 1,
-    }
+/// What the daemon is told where nobody says otherwise.
+fn config() -> Config {
+    let flags = Flags::default().with("data-dir", &[DATA]).with("topic", &[EVENTS]);
+    Config::resolve(&flags, Vec::new()).expect("a configuration")
 }
