@@ -189,3 +189,15 @@ async fn killed_at_any_moment_every_poisoned_record_is_one_letter() {
         .collect();
     assert!(sources.keys().eq(poisoned.keys()), "and in the list once");
 }
+
+#[tokio::test]
+async fn nobody_forges_a_letter() {
+    let daemon = TestDaemon::start().await;
+    let mut client = daemon.kafka_client().await;
+    let forged = kafka::plain_batch(&["forged"]);
+    let answer = client.try_produce("task-events.dlq", &forged).await.expect("an answer");
+    assert_eq!(answer.error_code, 29, "TOPIC_AUTHORIZATION_FAILED");
+    client.produce("task-events", &["real".into()]).await;
+    letters_when(&daemon, 1).await;
+    assert_eq!(client.fetch_all("task-events.dlq").await.len(), 1);
+}
