@@ -46,6 +46,12 @@ metrics! {
     log_syncs: Counter = "log_syncs";
     /// Torn tails cut at start
     log_torn_tails: Counter = "log_torn_tails";
+    /// Ranges of offsets that are damaged and that no person has accepted
+    log_holes: Gauge = "log_holes";
+    /// Bytes free on the disk of the data directory
+    disk_free_bytes: Gauge = "disk_free_bytes";
+    /// 1 while writes are refused because the disk is full
+    disk_full: Gauge = "disk_full";
     /// Partitions that take no writes after a failed write or sync
     log_failed_partitions: Gauge = "log_failed_partitions";
     /// Records read by apply
@@ -94,6 +100,12 @@ metrics! {
     http_rate_limited: Counter = "http_rate_limited";
     /// Tokens refused
     auth_failures: Counter = "auth_failures";
+    /// Keys of the JWKS in use
+    auth_keys: Gauge = "auth_keys";
+    /// Times that the JWKS was read
+    auth_key_refreshes: Counter = "auth_key_refreshes";
+    /// Times that the JWKS could not be read, or was not good
+    auth_key_refresh_failures: Counter = "auth_key_refresh_failures";
 }
 
 impl Metrics {

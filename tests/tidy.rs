@@ -10,7 +10,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("systemd", &[]),
     ("redb_file", &[]),
     ("task", &[]),
-    ("auth", &["task", "clock"]),
+    ("auth", &["task", "clock", "metrics", "shutdown"]),
     ("wire", &["position"]),
     ("log", &["wire", "position", "clock", "metrics"]),
     ("store", &["log", "task", "position", "clock", "metrics", "redb_file"]),

@@ -94,6 +94,8 @@ settings! {
     JWT_SECRET_FILE: One Everywhere, "jwt-secret-file" = "FILE", "";
     /// The HS256 secret itself
     JWT_SECRET: One VariableOnly, "jwt-secret" = "SECRET", "";
+    /// Public keys of the tokens (RS256, ES256, EdDSA): a JWKS file, or the URL of one
+    JWT_JWKS: One Everywhere, "jwt-jwks" = "FILE|URL", "";
     /// `aud` that tokens must have
     JWT_AUDIENCE: One Everywhere, "jwt-audience" = "TEXT", "";
     /// `iss` that tokens must have

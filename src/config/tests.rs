@@ -126,7 +126,7 @@ fn secrets_come_by_file_or_variable_and_are_not_printed() {
     let path = path.to_str().expect("UTF-8");
     let by_file = flags(&[("jwt-secret-file", path)]);
     let config = Config::resolve(&by_file, Vec::new()).expect("good");
-    assert_eq!(config.signing_secret().expect("there").expose(), b"hunter2hunter2");
+    assert_eq!(config.auth_options().expect("good").secret, b"hunter2hunter2");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(config.warnings()[0].contains("14 bytes"));
     refused(&by_file, &[("TASKWIRE_JWT_SECRET", "x")], "give one of them");

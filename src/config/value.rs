@@ -1,8 +1,12 @@
 //! Text of one setting becomes its typed value. Each function says what is allowed where it
 //! refuses.
 
-use crate::{broker::Durability, http::Rate};
-use std::{net::SocketAddr, time::Duration};
+use crate::{
+    auth::{self, JwksSource},
+    broker::Durability,
+    http::Rate,
+};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 /// Why a value is refused, and what is allowed, in one clause.
 pub(super) type Refused = String;
@@ -131,6 +135,21 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Re
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         format!("{text:?} is not known; allowed are {}", names.join(", "))
     })
+}
+
+/// A JWKS file, which is read to see that it is good, or a URL.
+pub(super) fn jwks(text: &str) -> Result<JwksSource, Refused> {
+    let source = JwksSource::parse(text)?;
+    if let JwksSource::File(path) = &source {
+        auth::check_file(path).map_err(|error| chain(&error))?;
+    }
+    Ok(source)
+}
+
+/// The error and its sources in one line.
+fn chain(error: &dyn Error) -> String {
+    let source = error.source().map(|source| format!(": {}", chain(source)));
+    format!("{error}{}", source.unwrap_or_default())
 }
 
 /// An origin as browsers send it.

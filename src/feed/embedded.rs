@@ -289,17 +289,15 @@ fn unreadable(from: Offset, error: &ReadError) -> Result<FeedBatch, FeedError> {
         ReadError::OutOfRange { start, end } => {
             Err(FeedError::OutOfRange { asked: from, start, end })
         }
-        ReadError::Corrupt { offset, resume_at: Some(to) } => Ok(FeedBatch {
-            items: vec![FeedItem::Unreadable {
-                from: offset.max(from),
-                to,
-                detail: format!("offsets {offset} to {to} of the log are damaged"),
-                bytes: None,
-            }],
-            next: to,
-            leader_epoch: -1,
-        }),
-        ReadError::Corrupt { .. } | ReadError::Io(_) => {
+        ReadError::Corrupt { offset, resume_at } => {
+            let offset = offset.max(from);
+            // Where the log cannot tell where it goes on, the next offset tells more.
+            let to = resume_at.unwrap_or_default().max(offset.next());
+            let detail = format!("offsets {offset} to {to} of the log are damaged");
+            let item = FeedItem::Unreadable { from: offset, to, detail, bytes: None };
+            Ok(FeedBatch { items: vec![item], next: to, leader_epoch: -1 })
+        }
+        ReadError::Io(_) => {
             let error: &dyn std::error::Error = error;
             error!(%from, error, "cannot read the log");
             Err(FeedError::Unavailable)

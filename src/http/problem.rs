@@ -131,6 +131,8 @@ codes! {
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.
     Unavailable = SERVICE_UNAVAILABLE "unavailable" "Tasks cannot be written for now";
+    /// The keys of the tokens were never fetched.
+    KeysUnavailable = SERVICE_UNAVAILABLE "keys_unavailable" "Tokens cannot be checked for now";
     /// Apply has not reached the log end of the start.
     CatchingUp = SERVICE_UNAVAILABLE "catching_up" "The daemon is still catching up";
     /// The daemon stops.
@@ -241,7 +243,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
-            Code::Unavailable | Code::CatchingUp | Code::Stopping => {
+            Code::Unavailable | Code::KeysUnavailable | Code::CatchingUp | Code::Stopping => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => (),
@@ -275,6 +277,7 @@ impl From<AuthError> for Problem {
         let code = match &error {
             AuthError::Missing => Code::TokenMissing,
             AuthError::Expired => Code::TokenExpired,
+            AuthError::NoKeys => Code::KeysUnavailable,
             AuthError::Invalid(_) => Code::TokenInvalid,
         };
         Self { refused: Some(error), ..Self::new(code) }

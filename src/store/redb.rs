@@ -38,7 +38,7 @@ use super::{
     letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
-    log::disk::{Disk, RealDisk},
+    log::disk::{Disk, RealDisk, open_or_create},
     metrics::Metrics,
     position::{Position, RecordPosition, TopicName},
     redb_file,
@@ -158,12 +158,14 @@ impl RedbStore {
         space: FreeSpace,
     ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(disk, path, cut_off.clone())?;
         let checks = redb_file::is_checked_at_start(path);
-        let (database, opened) = guarded(|| {
-            let database = open_database(file, options.cache_bytes, checks)?;
-            let opened = write::open_tables(&database)?;
-            Ok((database, opened))
+        let (database, opened) = open_or_create(disk, path, |file| {
+            let file = SwitchedFile::new(file, cut_off.clone());
+            guarded(|| {
+                let database = open_database(file, options.cache_bytes, checks)?;
+                let opened = write::open_tables(&database)?;
+                Ok((database, opened))
+            })
         })?;
         let shared = Arc::new(Shared {
             database,
@@ -440,6 +442,12 @@ macro_rules! from_redb {
             }
         })+
     };
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        redb::Error::Io(error).into()
+    }
 }
 
 from_redb!(

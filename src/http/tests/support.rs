@@ -5,7 +5,7 @@ use crate::{
     auth::{self, Authenticator},
     clock::Clock,
     feed::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord},
-    http::{Http, Limits, Options, Parts, SocketLimits},
+    http::{Health, Http, Limits, Options, Parts, SocketLimits},
     hub::{self, Hub},
     metrics::Metrics,
     position::{Offset, Partition, RecordPosition, TopicName},
@@ -192,6 +192,7 @@ pub(super) struct Setup {
     pub(super) sessions_per_user_max: usize,
     pub(super) drain: Duration,
     pub(super) reasons: Vec<String>,
+    pub(super) damages: Vec<String>,
     /// Records that are in the log before the start.
     pub(super) earlier: Vec<Value>,
 }
@@ -233,6 +234,7 @@ impl Setup {
             sessions_per_user_max: 100,
             drain: SOON,
             reasons: Vec::new(),
+            damages: Vec::new(),
             earlier: Vec::new(),
         }
     }
@@ -302,13 +304,15 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     let authenticator = Authenticator::new(
         auth::Options {
             secret: SECRET.to_vec(),
+            jwks: None,
             is_development: setup.is_development,
             audience: None,
             issuer: None,
         },
         clock.clone(),
+        Arc::clone(&metrics),
     );
-    let reasons = setup.reasons.clone();
+    let (reasons, damages) = (setup.reasons.clone(), setup.damages.clone());
     let parts = Parts {
         authenticator,
         store: Arc::clone(&store),
@@ -317,7 +321,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         hub,
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
-        health: Arc::new(move || reasons.clone()),
+        health: Arc::new(move || Health { failures: reasons.clone(), damages: damages.clone() }),
     };
     let http = Http::new(setup.http, parts);
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
