@@ -4,6 +4,7 @@
 
 mod admin;
 mod config_verb;
+mod dlq;
 pub mod groups;
 mod healthcheck;
 mod http_client;
@@ -20,6 +21,7 @@ mod tail;
 mod token;
 pub mod topics;
 mod version;
+mod waiting;
 mod ws_client;
 
 use crate::{
@@ -103,6 +105,10 @@ enum Verb {
     Groups(groups::GroupsArgs),
     /// Drive every flow over real sockets, against a throw-away daemon or a running one
     Selftest(selftest::SelftestArgs),
+    /// List, show, redrive and dismiss dead letters
+    Dlq(dlq::DlqArgs),
+    /// List events that wait for their tasks
+    Waiting(waiting::WaitingArgs),
     /// Print where a running daemon stands
     Status(status::StatusArgs),
     /// Check or print the configuration
@@ -143,6 +149,8 @@ impl Command {
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
             Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
+            Some(Verb::Dlq(args)) => dlq::run(args, &flags).await,
+            Some(Verb::Waiting(args)) => waiting::run(args, &flags).await,
             Some(Verb::Status(args)) => status::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,

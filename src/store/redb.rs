@@ -12,6 +12,7 @@ mod damage;
 #[cfg(test)]
 mod damage_tests;
 mod file;
+mod letters;
 mod migrate;
 mod read;
 mod row;
@@ -34,11 +35,12 @@ use self::{
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+    letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
     log::disk::{Disk, RealDisk, open_or_create},
     metrics::Metrics,
-    position::Position,
+    position::{Position, RecordPosition, TopicName},
     redb_file,
     task::{TaskId, UserId, event::EventId},
 };
@@ -309,6 +311,25 @@ impl Store for RedbStore {
         })
     }
 
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        Box::pin(async move { self.shared.read(|shared| letters::letter(shared, place)) })
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        Box::pin(async move {
+            self.shared.read(|shared| letters::letters(shared, topic, filter, after, limit))
+        })
+    }
+
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             let removed = self.on_writer(move |writer| writer.trim(now_ms)).await?;
@@ -390,7 +411,13 @@ impl Store for RedbStore {
 
     fn stats(&self) -> StoreStats {
         let counters = self.shared.counters.load();
-        StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
+        StoreStats {
+            tasks: counters.tasks,
+            changes: counters.changes,
+            waiting: counters.waiting,
+            waiting_bytes: counters.waiting_bytes,
+            letters_open: counters.letters_open,
+        }
     }
 
     fn damaged_rows(&self) -> usize {

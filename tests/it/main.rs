@@ -3,6 +3,7 @@
 mod admin;
 mod idempotence;
 mod kafka;
+mod letters;
 mod limits;
 mod rest;
 mod restart;

@@ -1,6 +1,7 @@
 //! The broker over real sockets, with kafka-protocol as the client.
 
 mod client;
+mod damage;
 mod excess;
 mod fetching;
 mod owner;
@@ -33,6 +34,7 @@ fn options(data_dir: &Path) -> Options {
         message_bytes_max: 1_048_588,
         connections_max: 100,
         reserved_topics: vec![TopicName::new("task-events").unwrap()],
+        closed_topics: vec![TopicName::new("closed").unwrap()],
         reserved_group: "taskwire".to_owned(),
     }
 }
