@@ -47,6 +47,7 @@ async fn publish(daemon: &Daemon, values: Vec<String>) {
     let record = |value: String| OutboundRecord {
         topic: TopicName::new("task-events").unwrap(),
         partition: None,
+        timestamp_ms: None,
         key: None,
         value: Some(Bytes::from(value)),
         headers: Vec::new(),
