@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod error_code;
 pub mod group;
 pub mod handler;
+pub mod limits;
 pub mod listener;
 mod maintenance;
 pub mod meta;
@@ -31,6 +32,7 @@ use crate::{
     wire::batch::ProducedBatch,
 };
 use coordinator::{Coordinator, ReservedProgress};
+use limits::PortOptions;
 use maintenance::KeepFrom;
 use meta::{Meta, MetaError};
 use partition::{Enqueued, PartitionHandle};
@@ -68,6 +70,8 @@ pub struct Options {
     pub message_bytes_max: u32,
     /// Most connections in all.
     pub connections_max: usize,
+    /// What else bounds the Kafka port.
+    pub port: PortOptions,
     /// Topics that the daemon itself owns: created with unlimited retention, never compacted,
     /// deletion refused.
     pub reserved_topics: Vec<TopicName>,
@@ -153,7 +157,7 @@ struct Shared {
     cluster_id: String,
     /// The owner of a partition has panicked.
     owner_died: CancellationToken,
-    connections: connection::Limits,
+    limits: limits::Limits,
     /// Waiting fetches are answered at once when it is cancelled.
     draining: CancellationToken,
     /// Ends the maintenance.
@@ -214,7 +218,7 @@ impl Broker {
         };
         owners.spawn(maintenance::run(maintained, ending.clone()));
         Ok(Self(Arc::new(Shared {
-            connections: connection::Limits::new(options.connections_max),
+            limits: limits::Limits::new(options.connections_max, options.port),
             options,
             metrics,
             meta,
@@ -398,8 +402,8 @@ impl Broker {
         &self.0.draining
     }
 
-    pub(in crate::broker) fn limits(&self) -> &connection::Limits {
-        &self.0.connections
+    pub(in crate::broker) fn limits(&self) -> &limits::Limits {
+        &self.0.limits
     }
 }
 

@@ -9,7 +9,7 @@ mod topics;
 mod wire_abuse;
 mod writing;
 
-use super::{Broker, Durability, Options};
+use super::{Broker, Durability, Options, limits::PortOptions};
 use crate::{clock::Clock, metrics::Metrics, position::TopicName, shutdown};
 use client::Client;
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -32,6 +32,7 @@ fn options(data_dir: &Path) -> Options {
         partitions_default: 1,
         message_bytes_max: 1_048_588,
         connections_max: 100,
+        port: PortOptions::default(),
         reserved_topics: vec![TopicName::new("task-events").unwrap()],
         reserved_group: "taskwire".to_owned(),
     }
