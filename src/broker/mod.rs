@@ -184,7 +184,7 @@ impl Broker {
         });
         let opened = opened.await.unwrap_or(Err(MetaError::Closed));
         let (meta, last_run) = opened.map_err(StartError::Meta)?;
-        let (cluster_id, owner_died) = (last_run.cluster_id.clone(), CancellationToken::new());
+        let (cluster_id, common) = (last_run.cluster_id.clone(), partition::Common::default());
         let setup = topics::Setup {
             log_dir,
             durability: options.durability,
@@ -193,7 +193,7 @@ impl Broker {
             meta: meta.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
-            owner_died: owner_died.clone(),
+            common: common.clone(),
         };
         let owners = TaskTracker::new();
         let topics = Topics::start(setup, last_run, owners.clone()).await?;
@@ -227,7 +227,7 @@ impl Broker {
             reserved_progress,
             keep_from,
             cluster_id,
-            owner_died,
+            owner_died: common.owner_died,
             draining: CancellationToken::new(),
             _ends_with_last_clone: ending.clone().drop_guard(),
             ending,

@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Most topics.
@@ -146,7 +146,7 @@ pub(super) struct Setup {
     pub(super) meta: Meta,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) owner_died: CancellationToken,
+    pub(super) common: partition::Common,
 }
 
 impl Topics {
@@ -462,6 +462,12 @@ impl Owner {
         put.map_err(|error| storage_error(name, &error))
     }
 
+    /// What follows from a topic's configs, with as many partitions as there are now.
+    fn settings(&self, configs: &Configs) -> Settings {
+        let partitions = self.snapshot.load().partitions();
+        Settings::new(configs, self.setup.message_bytes_default, partitions)
+    }
+
     /// Makes the topic, as it is from now on, visible.
     fn publish(
         &self,
@@ -473,7 +479,7 @@ impl Owner {
         let topic = Arc::new(Topic {
             name: name.clone(),
             id,
-            settings: Settings::new(&configs, self.setup.message_bytes_default),
+            settings: self.settings(&configs),
             configs,
             partitions,
             is_reserved: self.setup.reserved.contains(name),
@@ -516,7 +522,7 @@ impl Owner {
         configs: &Configs,
         last_stop: impl Fn(&TopicPartition) -> LastStop,
     ) -> Result<Vec<Opened>, StartError> {
-        let options = Settings::new(configs, self.setup.message_bytes_default).log;
+        let options = self.settings(configs).log;
         let opening = partitions.map(|index| {
             let index = i32::try_from(index).ok().and_then(Partition::new);
             let partition = index.expect("at most PARTITIONS_MAX");
@@ -580,7 +586,7 @@ fn open(
         durability: setup.durability,
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
-        owner_died: setup.owner_died.clone(),
+        common: setup.common.clone(),
     })
 }
 

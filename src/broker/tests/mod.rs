@@ -4,6 +4,7 @@ mod client;
 mod excess;
 mod fetching;
 mod owner;
+mod port;
 mod restarts;
 mod topics;
 mod wire_abuse;
