@@ -40,8 +40,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "auth", "broker", "clock", "config", "daemon", "log", "position", "shutdown", "task",
-            "wire",
+            "archive", "auth", "broker", "clock", "config", "daemon", "log", "position",
+            "shutdown", "store", "task", "wire",
         ],
     ),
 ];

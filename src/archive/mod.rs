@@ -9,9 +9,6 @@ mod manifest;
 pub mod restore;
 pub mod verify;
 
-#[cfg(test)]
-mod tests;
-
 pub use manifest::{CopiedPartition, Manifest, ManifestError, StorePosition};
 
 use rustix::fs::{FlockOperation, flock};

@@ -105,7 +105,7 @@ impl Report {
 /// See [`VerifyError`].
 pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
     let _held = Held::take(dir)?;
-    check_log_format(dir)?;
+    let format = check_log_format(dir);
     let is_there = |name: &str| dir.join(name).exists();
     if ![MANIFEST_FILE, TASKS_FILE, BROKER_FILE, LOG_DIR].into_iter().any(is_there) {
         return Err(VerifyError::Nothing { path: dir.to_owned() });
@@ -113,6 +113,12 @@ pub fn verify(dir: &Path) -> Result<Report, VerifyError> {
     let mut report = Report::default();
     if is_there(MANIFEST_FILE) {
         manifest(dir, &mut report)?;
+    }
+    match format {
+        Err(error @ LogFormatError::Damaged) => {
+            report.damage("log/format", error.to_string(), "write that number into it");
+        }
+        checked => checked?,
     }
     let contents = broker(dir, &mut report)?;
     logs(dir, contents.as_ref(), &mut report)?;

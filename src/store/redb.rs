@@ -12,6 +12,8 @@ pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+pub(crate) mod dump;
 mod file;
 mod letters;
 mod migrate;
@@ -25,6 +27,8 @@ mod tables;
 mod tests;
 pub mod verify;
 mod write;
+
+pub use tables::FORMAT;
 
 use self::{
     damage::{Damages, guarded},
@@ -83,6 +87,21 @@ pub struct Options {
     /// may take records that were applied, so a replay need not repeat what was lost, and a lost
     /// position goes back to where its run was cut.
     pub is_log_synced: bool,
+}
+
+/// Brings a file that is not open up to the current format, as [`RedbStore::open`] does. Returns
+/// the format that it had, if that was an older one.
+///
+/// # Errors
+/// See [`RedbStore::open`].
+pub fn migrate_file(path: &Path) -> Result<Option<u32>, StoreError> {
+    match verify::check_format(path) {
+        Err(StoreError::OlderFormat { found, .. }) => {
+            migrate::to_current(path, found)?;
+            Ok(Some(found))
+        }
+        checked => checked.map(|()| None),
+    }
 }
 
 /// A store in one file.

@@ -1,10 +1,12 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
 mod admin;
+mod backup;
 mod damage;
 mod full_disk;
 mod idempotence;
 mod kafka;
+mod letters;
 mod limits;
 mod rest;
 mod restart;

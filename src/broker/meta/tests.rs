@@ -1,10 +1,12 @@
 //! `broker.redb` through its door.
 
 use super::*;
-use crate::log::disk::RealDisk;
 use crate::{
     clock::Clock,
-    log::testing::{Fault, Image, SimDisk, Unsynced},
+    log::{
+        disk::RealDisk,
+        testing::{Fault, Image, SimDisk, Unsynced},
+    },
 };
 use std::io;
 
