@@ -22,6 +22,7 @@
 pub mod apply;
 pub mod auth;
 pub mod broker;
+mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -11,18 +11,20 @@
 
 use super::{
     Broker, Peer,
-    budget::{Budget, Ticket},
     handler::{
         self,
         produce::{self, Outcome},
     },
 };
-use crate::wire::{
-    ApiKey, Request, RequestError, RequestHeader, Response,
-    api::encode_unsupported_api_versions,
-    decode_request, encode_response,
-    frame::{self, FRAME_BYTES_MAX, FrameError},
-    messages::{RequestKind, ResponseKind},
+use crate::{
+    budget::{Budget, Ticket},
+    wire::{
+        ApiKey, Request, RequestError, RequestHeader, Response,
+        api::encode_unsupported_api_versions,
+        decode_request, encode_response,
+        frame::{self, FRAME_BYTES_MAX, FrameError},
+        messages::{RequestKind, ResponseKind},
+    },
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -38,6 +40,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -268,7 +271,9 @@ impl Connection<'_> {
         }
         if self.buffer.len() > READ_AHEAD_BYTES {
             let unfinished = &self.broker.limits().unfinished;
-            self.ticket.get_or_insert_with(|| unfinished.begin()).set(self.buffer.len());
+            self.ticket
+                .get_or_insert_with(|| unfinished.begin(CancellationToken::new()))
+                .set(self.buffer.len());
         }
     }
 

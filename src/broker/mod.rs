@@ -5,7 +5,6 @@
 //!
 //! It knows no tasks.
 
-mod budget;
 pub mod configs;
 pub mod connection;
 pub mod coordinator;

@@ -324,7 +324,7 @@ fn records(report: &mut Report, place: (&str, u64), header: &BatchHeader, bytes:
     report.batches += 1;
     report.records += u64::try_from(header.record_count).unwrap_or(0);
     let bytes = Bytes::copy_from_slice(bytes);
-    if let Err(error) = record::decode(&bytes, header, DECOMPRESSED_BYTES_MAX) {
+    if let Err(error) = record::Records::open(&bytes, header, DECOMPRESSED_BYTES_MAX) {
         let (file, position) = place;
         let offset = offset(header.base_offset);
         report.add(Finding::Records { file: file.to_owned(), position, offset, error });

@@ -1,8 +1,9 @@
-//! Memory for frames that have not arrived whole, of all connections together.
+//! Memory for what is under way, of all connections of a port together: frames and requests that
+//! have not arrived whole, answers that are not taken.
 //!
-//! Bounds: small beginnings are free, since the limit on connections bounds them; above that, what
-//! all have is at most the budget. When it is full, the connection whose frame began first is cut:
-//! whoever sends slowest pays, so that many slow peers cannot keep out the others.
+//! Bounds: small ones are free, since the limit on connections bounds them; above that, what all
+//! have is at most the budget. When it is full, the connection that has held its part longest is
+//! cut: whoever is slowest pays, so that many slow peers cannot keep out the others.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Shared handle. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     state: Arc<Mutex<State>>,
     bytes_max: usize,
 }
@@ -25,22 +26,21 @@ struct State {
     frames: BTreeMap<u64, (usize, CancellationToken)>,
 }
 
-/// What one unfinished frame holds; given back when dropped.
+/// What one of them holds; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     budget: Budget,
     age: u64,
     cut: CancellationToken,
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { state: Arc::default(), bytes_max }
     }
 
-    /// For a frame that begins to be large.
-    pub(super) fn begin(&self) -> Ticket {
-        let cut = CancellationToken::new();
+    /// For a frame or an answer that begins to be large; `cut` is cancelled where it has to go.
+    pub(crate) fn begin(&self, cut: CancellationToken) -> Ticket {
         let mut state = self.state.lock().expect("no holder panics");
         let age = state.next;
         state.next += 1;
@@ -51,8 +51,8 @@ impl Budget {
 }
 
 impl Ticket {
-    /// Notes how much has arrived; cuts the oldest while that is more than there may be.
-    pub(super) fn set(&self, bytes: usize) {
+    /// Notes how much it is; cuts the oldest while that is more than there may be.
+    pub(crate) fn set(&self, bytes: usize) {
         let mut state = self.budget.state.lock().expect("no holder panics");
         // One that was cut holds nothing any more.
         let Some((held, _)) = state.frames.get_mut(&self.age) else { return };
@@ -65,8 +65,8 @@ impl Ticket {
         }
     }
 
-    /// Waits until this frame is cut. Cancel safe.
-    pub(super) async fn cut(&self) {
+    /// Waits until it is cut. Cancel safe.
+    pub(crate) async fn cut(&self) {
         self.cut.cancelled().await;
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_oldest_frame_is_cut_when_the_budget_is_full() {
         let budget = Budget::new(100);
-        let tickets = [budget.begin(), budget.begin(), budget.begin()];
+        let tickets = [(); 3].map(|()| budget.begin(CancellationToken::new()));
         tickets[1].set(60);
         tickets[0].set(30);
         let cut = || tickets.each_ref().map(|ticket| ticket.cut.is_cancelled());
@@ -104,7 +104,7 @@ mod tests {
     fn a_finished_frame_gives_its_bytes_back() {
         let budget = Budget::new(100);
         for _ in 0..10 {
-            let ticket = budget.begin();
+            let ticket = budget.begin(CancellationToken::new());
             ticket.set(100);
             assert!(!ticket.cut.is_cancelled());
         }
