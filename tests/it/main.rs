@@ -1,11 +1,15 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
 mod admin;
+mod auth;
+mod cross_user;
 mod idempotence;
 mod kafka;
 mod limits;
+mod origin;
 mod rest;
 mod restart;
+mod secrets;
 mod socket;
 mod startup;
 mod support;
