@@ -154,6 +154,8 @@ struct Shared {
     reserved_progress: ReservedProgress,
     keep_from: KeepFrom,
     cluster_id: String,
+    /// The owner of a partition has panicked.
+    owner_died: CancellationToken,
     connections: connection::Limits,
     /// Waiting fetches are answered at once when it is cancelled.
     draining: CancellationToken,
@@ -196,7 +198,7 @@ impl Broker {
         });
         let opened = opened.await.unwrap_or(Err(MetaError::Closed));
         let (meta, last_run) = opened.map_err(StartError::Meta)?;
-        let cluster_id = last_run.cluster_id.clone();
+        let (cluster_id, owner_died) = (last_run.cluster_id.clone(), CancellationToken::new());
         let setup = topics::Setup {
             disk,
             log_dir,
@@ -206,15 +208,21 @@ impl Broker {
             meta: meta.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            owner_died: owner_died.clone(),
         };
         let owners = TaskTracker::new();
         let topics = Topics::start(setup, last_run, owners.clone()).await?;
-        let reserved_progress = ReservedProgress::default();
+        let (reserved_progress, known) = (ReservedProgress::default(), topics.clone());
         let coordinator = coordinator::start(
             coordinator::Options::new(&options.reserved_group),
             meta.clone(),
             clock.clone(),
-            reserved_progress.clone(),
+            coordinator::Facts {
+                progress: reserved_progress.clone(),
+                has_partition: Arc::new(move |at| {
+                    known.partition(at.topic.as_str(), at.partition).is_some()
+                }),
+            },
         );
         let coordinator = coordinator.map_err(StartError::Meta)?;
         let (keep_from, ending) = (KeepFrom::default(), CancellationToken::new());
@@ -234,6 +242,7 @@ impl Broker {
             reserved_progress,
             keep_from,
             cluster_id,
+            owner_died,
             draining: CancellationToken::new(),
             _ends_with_last_clone: ending.clone().drop_guard(),
             ending,
@@ -324,6 +333,7 @@ impl Broker {
     /// daemon then has to end, too. Cancel safe.
     pub async fn owner_ended(&self) -> &'static str {
         tokio::select! {
+            () = self.0.owner_died.cancelled() => "a partition",
             () = self.0.topics.ended() => "topics",
             () = self.0.coordinator.ended() => "group coordinator",
             () = self.0.meta.ended() => "broker.redb",

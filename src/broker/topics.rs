@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 /// Most topics.
@@ -147,6 +147,7 @@ pub(super) struct Setup {
     pub(super) meta: Meta,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) owner_died: CancellationToken,
 }
 
 impl Topics {
@@ -582,6 +583,7 @@ fn open(
         durability: setup.durability,
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
+        owner_died: setup.owner_died.clone(),
     })
 }
 

@@ -125,7 +125,7 @@ impl Command {
     /// # Errors
     /// See [`Failure`]. A reader of our output that went away is no failure.
     pub async fn run(self) -> Result<(), Failure> {
-        match self.dispatch().await {
+        match Box::pin(self.dispatch()).await {
             Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }

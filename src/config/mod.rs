@@ -71,7 +71,8 @@ pub struct Config {
     durability: Durability,
     dedup_window: (Duration, u64),
     changes_keep: (Duration, u64),
-    http_connections_max: usize,
+    http_limits: http::Limits,
+    is_rate_per_user_auto: bool,
     sessions_per_user_max: usize,
     kafka_connections_max: usize,
 }
@@ -230,7 +231,8 @@ impl Config {
             durability: parsed(layers, &settings::DURABILITY, value::durability)?,
             dedup_window: window(layers, &settings::DEDUP_WINDOW)?,
             changes_keep: window(layers, &settings::CHANGES_KEEP)?,
-            http_connections_max: parsed(layers, &settings::HTTP_CONNECTIONS_MAX, value::size)?,
+            http_limits: http_limits(layers)?,
+            is_rate_per_user_auto: required(layers, &settings::HTTP_RATE_PER_USER)? == AUTO,
             sessions_per_user_max: parsed(layers, &settings::SESSIONS_PER_USER_MAX, value::size)?,
             kafka_connections_max: parsed(layers, &settings::KAFKA_CONNECTIONS_MAX, value::size)?,
         })
@@ -359,18 +361,21 @@ impl Config {
             recent_changes_max: RECENT_CHANGES_MAX,
             recent_bytes_max: RECENT_BYTES_MAX,
             sessions_per_user_max: self.sessions_per_user_max,
-            sessions_max: self.http_connections_max,
+            sessions_max: self.http_limits.connections_max,
         }
     }
 
     /// Options of HTTP.
     pub fn http_options(&self) -> http::Options {
+        let mut limits = self.http_limits.clone();
+        if self.is_development() && self.is_rate_per_user_auto {
+            // Whoever asks is at this machine, and mostly one user.
+            limits.rate_per_user = None;
+        }
         http::Options {
             topic: self.topic.clone(),
-            body_bytes_max: BODY_BYTES_MAX,
-            header_timeout: HEADER_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
-            connections_max: self.http_connections_max,
+            limits,
             allow_origins: self.allow_origins.clone(),
             protects_metrics: self.protects_metrics,
         }
@@ -385,14 +390,51 @@ impl Config {
 const MESSAGE_BYTES_MAX: u32 = 1_048_588;
 /// As docs/rest.md says; the longest description, escaped throughout, is 120 kB of it.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// `http-rate-per-user` by itself; in development mode it is off then.
+const AUTO: &str = "auto";
+/// A tenth of what two cores can write, so that one user leaves most of it to the others.
+const RATE_PER_USER: &str = "2000/s,10000";
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A restart reads the log again from the last checkpoint: 20,000 records are half a second.
 const CHECKPOINT_RECORDS: u64 = 20_000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const STORE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 const RECENT_CHANGES_MAX: usize = 256;
 const RECENT_BYTES_MAX: usize = 256 * 1024;
+
+fn http_limits(layers: &Layers) -> Result<http::Limits, ConfigError> {
+    let duration = |setting| parsed(layers, setting, value::duration);
+    let rate = |setting| parsed(layers, setting, |text| value::or_off(text, value::rate));
+    Ok(http::Limits {
+        body_bytes_max: BODY_BYTES_MAX,
+        header_timeout: duration(&settings::HTTP_HEADER_TIMEOUT)?,
+        body_timeout: duration(&settings::HTTP_BODY_TIMEOUT)?,
+        answer_timeout: duration(&settings::HTTP_ANSWER_TIMEOUT)?,
+        connections_max: parsed(layers, &settings::HTTP_CONNECTIONS_MAX, value::size)?,
+        connections_per_address_max: parsed(
+            layers,
+            &settings::HTTP_CONNECTIONS_PER_ADDRESS_MAX,
+            |text| value::or_off(text, value::size),
+        )?,
+        rate_per_user: parsed(layers, &settings::HTTP_RATE_PER_USER, |text| {
+            let text = if text == AUTO { RATE_PER_USER } else { text };
+            value::or_off(text, value::rate)
+        })?,
+        rate_per_address: rate(&settings::HTTP_RATE_PER_ADDRESS)?,
+        auth_failures_per_address: rate(&settings::AUTH_FAILURES_PER_ADDRESS)?,
+        socket: http::SocketLimits {
+            rate: rate(&settings::SOCKET_RATE)?,
+            ping_interval: PING_INTERVAL,
+            pong_timeout: PONG_TIMEOUT,
+            write_timeout: SOCKET_WRITE_TIMEOUT,
+            close_timeout: CLOSE_TIMEOUT,
+        },
+    })
+}
 
 fn did_you_mean(suggestion: &Option<String>) -> String {
     match suggestion {

@@ -4,6 +4,7 @@
 use crate::{
     auth::{self, JwksSource},
     broker::Durability,
+    http::Rate,
 };
 use std::{error::Error, net::SocketAddr, time::Duration};
 
@@ -41,6 +42,31 @@ pub(super) fn count(text: &str) -> Result<u64, Refused> {
 /// [`count`] for bounds of things in memory.
 pub(super) fn size(text: &str) -> Result<usize, Refused> {
     usize::try_from(count(text)?).map_err(|_| format!("{text} is too large"))
+}
+
+/// A value, or `off`.
+pub(super) fn or_off<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Refused>,
+) -> Result<Option<T>, Refused> {
+    if text == "off" { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// `2000/s,10000`: so many each second (`/m`: minute, `/h`: hour), and so many at once.
+pub(super) fn rate(text: &str) -> Result<Rate, Refused> {
+    let refused = || {
+        format!("{text:?} is no rate; allowed are COUNT/s,BURST (or /m, /h), as 100/s,500, and off")
+    };
+    let (often, burst) = text.split_once(',').ok_or_else(refused)?;
+    let (number, unit) = often.trim().split_once('/').ok_or_else(refused)?;
+    let period_s = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(refused()),
+    };
+    let small = |text: &str| u32::try_from(count(text.trim())?).map_err(|_| refused());
+    Rate::new(small(number)?, Duration::from_secs(period_s), small(burst)?).ok_or_else(refused)
 }
 
 /// `7d,1000000`, `7d` or `1000000`; the part that is left out comes from `default`.

@@ -200,7 +200,7 @@ impl Daemon {
             hub,
             clock,
             metrics,
-            health: health_of(&broker),
+            health: health_of(&broker, &store),
         };
         let http = Http::new(config.http_options(), parts);
 
@@ -537,11 +537,18 @@ fn panicked(error: JoinError) -> StoreError {
     StoreError::Database(Box::new(error))
 }
 
-fn health_of(broker: &Broker) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
-    let broker = broker.clone();
+fn health_of(
+    broker: &Broker,
+    store: &Arc<dyn Store>,
+) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
     Arc::new(move || {
         let failed = broker.failed_partitions();
-        failed.into_iter().map(|(place, reason)| format!("{place}: {reason}")).collect()
+        let failed = failed.into_iter().map(|(place, reason)| format!("{place}: {reason}"));
+        let rows = store.damaged_rows();
+        let damaged =
+            (rows > 0).then(|| format!("tasks.redb: {rows} damaged rows; run `taskwire verify`"));
+        failed.chain(damaged).collect()
     })
 }
 

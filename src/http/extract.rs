@@ -58,7 +58,9 @@ pub(super) fn authenticate(
         Some(value) => Some(bearer(value)?),
         None => query_token,
     };
-    Ok(state.parts.authenticator.authenticate(token, dev_user)?)
+    let principal = state.parts.authenticator.authenticate(token, dev_user)?;
+    state.usage.count_user(&principal.user_id).map_err(Problem::rate_limited)?;
+    Ok(principal)
 }
 
 fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {

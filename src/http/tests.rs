@@ -5,4 +5,4 @@ mod admin;
 mod limits;
 mod rest;
 mod socket;
-mod support;
+pub(super) mod support;

@@ -98,6 +98,13 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct RealDir {
     path: PathBuf,
+    access: Access,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
 }
 
 impl RealDir {
@@ -108,7 +115,25 @@ impl RealDir {
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         create_dir(&path)?;
-        Ok(Self { path })
+        Ok(Self { path, access: Access::ReadWrite })
+    }
+
+    /// The directory at `path`, which must be there; every call that would change it fails with
+    /// `PermissionDenied`.
+    ///
+    /// # Errors
+    /// `NotFound`, or as the file system says.
+    pub fn read_only(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        fs::read_dir(&path)?;
+        Ok(Self { path, access: Access::ReadOnly })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(io::ErrorKind::PermissionDenied.into()),
+        }
     }
 }
 
@@ -143,21 +168,26 @@ impl Dir for RealDir {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.check_writable()?;
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).open(self.path.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let is_writable = self.access == Access::ReadWrite;
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(is_writable).open(self.path.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::remove_file(self.path.join(name))
     }
 

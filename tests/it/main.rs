@@ -10,6 +10,8 @@ mod origin;
 mod rest;
 mod restart;
 mod secrets;
+mod slow_peers;
 mod socket;
 mod startup;
 mod support;
+mod ws_protocol;

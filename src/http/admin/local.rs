@@ -84,7 +84,7 @@ impl Http {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.state.options.header_timeout)
+            .header_read_timeout(self.state.options.limits.header_timeout)
             .max_buf_size(BUFFER_BYTES_MAX);
         let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
