@@ -4,7 +4,7 @@ use crate::support::{
     PATIENCE, SECRET, TestDaemon, created, eventually,
     forge::{self, Keys, Signer},
     http,
-    plain::{self, ask, escaped, shake},
+    plain::{ask, escaped, shake},
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -57,7 +57,12 @@ async fn every_forged_token_is_refused_at_every_door() {
     let daemon = TestDaemon::start_with(&flags).await;
     for signer in keys.all() {
         let good = signer.good(now_s());
-        assert_eq!(at_each_door(&daemon, &good).await, [200, 101, 101], "{}", signer.algorithm());
+        assert_eq!(
+            at_each_door(&daemon, &good).await,
+            [200, 101, 101, 101],
+            "{}",
+            signer.algorithm()
+        );
     }
     let table = forge::forged(&keys, now_s());
     assert!(table.len() > 300, "{}", table.len());
@@ -66,6 +71,9 @@ async fn every_forged_token_is_refused_at_every_door() {
             assert_eq!(status, 401, "{name}");
         }
     }
+    for (name, token) in &table {
+        assert_eq!(by_first_frame(&daemon, token).await, Some(4401), "{name}");
+    }
     let log = daemon.log();
     assert!(!log.contains(SECRET));
     for (name, token) in &table {
@@ -73,6 +81,53 @@ async fn every_forged_token_is_refused_at_every_door() {
             assert!(!log.contains(part), "the log holds a part of: {name}");
         }
     }
+}
+
+/// How a socket is closed whose first frame holds the token.
+async fn by_first_frame(daemon: &TestDaemon, token: &str) -> Option<u16> {
+    let mut socket = daemon.try_socket("").await.expect("an upgrade");
+    socket.send(&json!({"type": "auth", "data": {"token": token}}).to_string()).await;
+    socket.close_code().await
+}
+
+#[tokio::test]
+async fn a_socket_may_send_its_token_in_its_first_frame() {
+    let daemon = TestDaemon::start().await;
+    let auth = |token: &str| json!({"type": "auth", "data": {"token": token}}).to_string();
+    let mut socket = daemon.try_socket("from=earliest").await.expect("an upgrade");
+    daemon.produce(&[created("t1", "ada", "for ada"), created("t2", "bob", "for bob")]).await;
+    socket.send(&auth(&daemon.token("ada"))).await;
+    assert_eq!(socket.next().await["data"]["id"], "t1");
+    // A later one of the same user moves the expiry; of another user, or bad, it ends the socket.
+    socket.send(&auth(&daemon.token("ada"))).await;
+    assert_eq!(socket.drain().await, Vec::<Value>::new());
+    socket.send(&auth(&daemon.token("bob"))).await;
+    assert_eq!(socket.close_code().await, Some(4401));
+    let mut socket = daemon.socket("ada").await;
+    socket.send(&auth("bad")).await;
+    assert_eq!(socket.close_code().await, Some(4401));
+    for first in ["ping", "hello", "{\"type\":\"ping\"}"] {
+        let mut socket = daemon.try_socket("").await.expect("an upgrade");
+        socket.send(first).await;
+        assert_eq!(socket.close_code().await, Some(4401), "{first}");
+    }
+    let mut silent = daemon.try_socket("").await.expect("an upgrade");
+    assert_eq!(silent.close_code().await, Some(4401));
+}
+
+#[tokio::test]
+async fn a_renewed_token_lets_a_socket_live_on() {
+    let daemon = TestDaemon::start().await;
+    let signer = Signer::hmac(SECRET.as_bytes());
+    let token = |exp| signer.token(&signer.header(), &json!({"sub": "ada", "exp": exp}));
+    let first = now_s() + 3;
+    let mut socket =
+        daemon.try_socket(&format!("token={}", token(first))).await.expect("an upgrade");
+    let second = now_s() + 7;
+    let frame = json!({"type": "auth", "data": {"token": token(second)}});
+    socket.send(&frame.to_string()).await;
+    assert_eq!(socket.close_code().await, Some(4401));
+    assert!(now_s() >= second, "closed by the first token's expiry");
 }
 
 /// The status at REST, and at the WebSocket with the token in the header and in the query.
@@ -88,6 +143,13 @@ async fn at_each_door(daemon: &TestDaemon, token: &str) -> Vec<u16> {
         statuses.push(answer.status);
         let answer = shake(daemon.http, "/ws/tasks", &[("authorization", &bearer)]).await;
         statuses.push(answer.status);
+        if !token.contains(',') {
+            let items = format!("taskwire.v1, taskwire.bearer.{token}");
+            let headers = [("sec-websocket-protocol", items.as_str())];
+            let answer = shake(daemon.http, "/ws/tasks", &headers).await;
+            assert!(!answer.head.contains("taskwire.bearer"), "{}", answer.head);
+            statuses.push(answer.status);
+        }
     }
     let target = format!("/ws/tasks?token={}", escaped(token));
     statuses.push(shake(daemon.http, &target, &[]).await.status);
@@ -273,7 +335,7 @@ async fn an_issuer_that_is_not_trusted_gives_no_keys() {
     let answer = ask(daemon.http, "GET /api/tasks", &headers, "").await;
     assert_eq!(answer.status, 503, "{}", answer.body);
     assert!(answer.body.contains("keys_unavailable") && answer.header("retry-after").is_some());
-    let health = plain::ask(daemon.http, "GET /healthz", &[("host", "localhost")], "").await;
+    let health = ask(daemon.http, "GET /healthz", &[("host", "localhost")], "").await;
     assert_eq!(health.status, 200, "a restart would mend nothing");
     assert!(health.body.contains("cannot be refreshed"), "{}", health.body);
     assert_eq!(daemon.log().matches("the JWKS cannot be refreshed").count(), 1, "told once");
