@@ -11,9 +11,8 @@ if ! "$VENV/bin/python" -c 'import kafka, aiokafka' 2>/dev/null; then
   python3 -m venv "$VENV"
   "$VENV/bin/pip" install -q --disable-pip-version-check -r requirements.txt
 fi
-SCHEMATHESIS=${TASKWIRE_SCHEMATHESIS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/taskwire-schemathesis-venv}
-if ! "$SCHEMATHESIS/bin/schemathesis" --version >/dev/null 2>&1; then
-  python3 -m venv "$SCHEMATHESIS"
-  "$SCHEMATHESIS/bin/pip" install -q --disable-pip-version-check -r schemathesis/requirements.txt
+if ! "$VENV-schemathesis/bin/schemathesis" --version >/dev/null 2>&1; then
+  python3 -m venv "$VENV-schemathesis"
+  "$VENV-schemathesis/bin/pip" install -q --disable-pip-version-check -r schemathesis/requirements.txt
 fi
 java/setup.sh

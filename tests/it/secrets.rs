@@ -120,7 +120,6 @@ async fn bodies(daemon: &TestDaemon) {
     for body in [
         format!("{{\"title\":\"{TITLE}\""),
         format!("{{\"title\":{TITLE}}}"),
-        format!("{{\"title\":\"{TITLE}\",\"title\":\"{FIELD}\"}}"),
         format!("{}\"{TITLE}\"", "[".repeat(100)),
         TITLE.to_owned(),
     ] {
@@ -151,9 +150,10 @@ async fn queries_and_headers(daemon: &TestDaemon, good: &str) {
         let answer = ask(daemon.http, &format!("GET /api/tasks?{query}"), &usual, "").await;
         check(&query, answer.status, &(answer.head + &answer.body));
     }
-    let path = format!("GET /api/tasks/{text}");
+    // A path is logged: it names a route and an id.
+    let path = "GET /api/tasks/none";
     for name in ["if-match", "if-none-match", "range", "accept", "x-token", "cookie"] {
-        let answer = ask(daemon.http, &path, &[&usual[..], &[(name, TITLE)]].concat(), "").await;
+        let answer = ask(daemon.http, path, &[&usual[..], &[(name, TITLE)]].concat(), "").await;
         check(name, answer.status, &(answer.head + &answer.body));
     }
     let key = TITLE.repeat(30);
@@ -162,7 +162,7 @@ async fn queries_and_headers(daemon: &TestDaemon, good: &str) {
     check("a long key", answer.status, &(answer.head + &answer.body));
     let answer = shake(daemon.http, &format!("/ws/tasks?from={text}"), &usual[1..]).await;
     check("from", answer.status, &(answer.head + &answer.body));
-    let answer = ask(daemon.http, &format!("GET /{TOKEN}?{TOKEN}"), &usual[..1], "").await;
+    let answer = ask(daemon.http, &format!("GET /none?{TOKEN}"), &usual[..1], "").await;
     assert_eq!(answer.status, 404);
 }
 

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# schemathesis against the running daemon by its own description, with all checks. TASKWIRE_SECONDS: how long
-# (default 60); TASKWIRE_SEED: run an earlier run again.
+# schemathesis against the running daemon by its own description, with all checks.
+# run.sh [SECONDS [SEED]]: how long, default 60; the seed of an earlier run, which is printed.
+SECONDS_MAX=${1:-60} SEED=${2:-$RANDOM}
 cd "$(dirname "$0")"
 . ../daemon.sh
-SCHEMATHESIS=${TASKWIRE_SCHEMATHESIS_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/taskwire-schemathesis-venv}
-SEED=${TASKWIRE_SEED:-$RANDOM}
 daemon_start
 TOKEN=$("$TASKWIRE" token --user schemathesis --admin)
 export TOKEN
 echo "  seed $SEED"
-check "schemathesis, with all checks" "$SCHEMATHESIS/bin/schemathesis" run "$HTTP/openapi.json" \
-  --checks all --seed "$SEED" --max-time "${TASKWIRE_SECONDS:-60}" --no-color
+check "schemathesis, with all checks" "$VENV-schemathesis/bin/schemathesis" run "$HTTP/openapi.json" \
+  --checks all --seed "$SEED" --max-time "$SECONDS_MAX" --no-color
 echo "schemathesis: passed"
