@@ -113,7 +113,11 @@ mod tests {
     #[test]
     fn the_oldest_is_cut_when_the_budget_is_full() {
         let budget = Budget::new(100);
-        let tickets = [budget.begin(CancellationToken::new()), budget.begin(CancellationToken::new()), budget.begin(CancellationToken::new())];
+        let tickets = [
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+        ];
         tickets[1].set(60);
         tickets[0].set(30);
         assert_eq!(budget.room(), 10);
@@ -130,7 +134,11 @@ mod tests {
     #[test]
     fn who_moves_on_is_no_longer_the_oldest() {
         let budget = Budget::new(100);
-        let (mut first, second, third) = (budget.begin(CancellationToken::new()), budget.begin(CancellationToken::new()), budget.begin(CancellationToken::new()));
+        let (mut first, second, third) = (
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+        );
         first.set(40);
         second.set(40);
         first.renew(30);

@@ -17,10 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["log", "task", "position", "clock", "metrics", "redb_file"]),
     (
         "broker",
-        &[
-            "budget", "log", "wire", "position", "auth", "clock", "shutdown", "metrics",
-            "redb_file",
-        ],
+        &["budget", "log", "wire", "position", "auth", "clock", "shutdown", "metrics", "redb_file"],
     ),
     ("feed", &["broker", "log", "wire", "task", "position", "clock", "metrics"]),
     ("hub", &["task", "auth", "position", "store", "metrics", "clock"]),

@@ -379,7 +379,9 @@ impl Connection<'_> {
         while !self.out.is_empty() {
             if self.out_bytes > FREE_BYTES {
                 // Renewed with every write: the one cut is who has read nothing for longest.
-                let unread = self.unread.get_or_insert_with(|| limits.unread.begin(CancellationToken::new()));
+                let unread = self
+                    .unread
+                    .get_or_insert_with(|| limits.unread.begin(CancellationToken::new()));
                 unread.renew(self.out_bytes);
             }
             let chunks = self.out.iter().take(WRITE_CHUNKS);

@@ -16,6 +16,7 @@ mod origin;
 mod problem;
 mod route;
 mod socket;
+mod socket_token;
 mod stats;
 mod tasks;
 #[cfg(test)]
