@@ -84,8 +84,13 @@ impl TestDaemon {
 
     /// Starts it again on the same directory and ports.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
+        self.launch();
         self.wait_until_ready().await;
+    }
+
+    /// Starts it again and does not wait.
+    pub(crate) fn launch(&mut self) {
+        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
     }
 
     pub(crate) async fn kill_and_restart(&mut self) {
@@ -103,7 +108,8 @@ impl TestDaemon {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    async fn wait_until_ready(&mut self) {
+    /// Waits for a 200 of `/readyz`; fails with its words if it ends before.
+    pub(crate) async fn wait_until_ready(&mut self) {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
