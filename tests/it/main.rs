@@ -7,4 +7,5 @@ mod rest;
 mod restart;
 mod socket;
 mod startup;
+mod strace;
 mod support;

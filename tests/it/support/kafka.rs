@@ -101,6 +101,11 @@ impl KafkaClient {
         Some(Self { stream, correlation_id: 0 })
     }
 
+    /// This end's address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("connected")
+    }
+
     /// Sends a request and gives its answer; `None` if the connection ends first.
     pub(crate) async fn try_call<C: Call>(
         &mut self,

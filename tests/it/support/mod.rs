@@ -24,6 +24,7 @@ const SECRET: &str = "integration-secret-integration-secret";
 pub(crate) struct TestDaemon {
     dir: TempDir,
     flags: Vec<String>,
+    wrapper: Vec<String>,
     child: Child,
     pub(crate) http: SocketAddr,
     pub(crate) kafka: SocketAddr,
@@ -35,11 +36,16 @@ impl TestDaemon {
     }
 
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
-        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self::start_under(TempDir::new().expect("a temporary directory"), &[], flags).await
+    }
+
+    /// The same under another program, whose child or parent it is: its pid must be the daemon's.
+    pub(crate) async fn start_under(dir: TempDir, wrapper: &[&str], flags: &[&str]) -> Self {
+        let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
+        let (flags, wrapper) = (owned(flags), owned(wrapper));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let child = spawn(dir.path(), &flags, any, any);
-        let mut daemon = Self { dir, flags, child, http: any, kafka: any };
+        let child = spawn(dir.path(), &wrapper, &flags, (any, any));
+        let mut daemon = Self { dir, flags, wrapper, child, http: any, kafka: any };
         daemon.wait_until_ready().await;
         daemon
     }
@@ -90,7 +96,8 @@ impl TestDaemon {
 
     /// Starts it again and does not wait.
     pub(crate) fn launch(&mut self) {
-        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
+        let addresses = (self.http, self.kafka);
+        self.child = spawn(self.dir.path(), &self.wrapper, &self.flags, addresses);
     }
 
     pub(crate) async fn kill_and_restart(&mut self) {
@@ -150,9 +157,14 @@ pub(crate) fn taskwire() -> Command {
     command
 }
 
-fn spawn(dir: &Path, flags: &[String], http: SocketAddr, kafka: SocketAddr) -> Child {
+fn spawn(
+    dir: &Path,
+    wrapper: &[String],
+    flags: &[String],
+    (http, kafka): (SocketAddr, SocketAddr),
+) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
-    taskwire()
+    under(wrapper, taskwire())
         .arg("serve")
         .arg("--data-dir")
         .arg(dir.join("data"))
@@ -163,6 +175,22 @@ fn spawn(dir: &Path, flags: &[String], http: SocketAddr, kafka: SocketAddr) -> C
         .stderr(log)
         .spawn()
         .expect("the binary runs")
+}
+
+/// The same command as the last arguments of another.
+fn under(wrapper: &[String], inner: Command) -> Command {
+    let Some((program, arguments)) = wrapper.split_first() else {
+        return inner;
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(inner.get_program());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 /// The addresses that the daemon `pid` wrote.
