@@ -1,5 +1,6 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
+mod flips;
 mod idempotence;
 mod kafka;
 mod limits;

@@ -62,6 +62,8 @@ calls! {
     Produce: ProduceRequest => ProduceResponse;
     Fetch: FetchRequest => FetchResponse;
     InitProducerId: InitProducerIdRequest => InitProducerIdResponse;
+    CreateTopics: kafka_protocol::messages::CreateTopicsRequest
+        => kafka_protocol::messages::CreateTopicsResponse;
     ApiVersions: kafka_protocol::messages::ApiVersionsRequest
         => kafka_protocol::messages::ApiVersionsResponse;
     Metadata: MetadataRequest

@@ -41,13 +41,18 @@ impl TestDaemon {
 
     /// The same under another program, whose child or parent it is: its pid must be the daemon's.
     pub(crate) async fn start_under(dir: TempDir, wrapper: &[&str], flags: &[&str]) -> Self {
+        let mut daemon = Self::launch_in(dir, wrapper, flags);
+        daemon.wait_until_ready().await;
+        daemon
+    }
+
+    /// The same on a directory that may hold `data`, and without waiting.
+    pub(crate) fn launch_in(dir: TempDir, wrapper: &[&str], flags: &[&str]) -> Self {
         let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
         let (flags, wrapper) = (owned(flags), owned(wrapper));
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let child = spawn(dir.path(), &wrapper, &flags, (any, any));
-        let mut daemon = Self { dir, flags, wrapper, child, http: any, kafka: any };
-        daemon.wait_until_ready().await;
-        daemon
+        Self { dir, flags, wrapper, child, http: any, kafka: any }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -119,18 +124,26 @@ impl TestDaemon {
     pub(crate) async fn wait_until_ready(&mut self) {
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+            if let Some(status) = self.try_ended() {
                 panic!("the daemon ended with {status}\n{}", self.log());
             }
-            if let Some((http, kafka)) = endpoints(&self.data_dir(), self.pid()) {
-                (self.http, self.kafka) = (http, kafka);
-                if http::try_get(http, "/readyz").await == Some(200) {
-                    return;
-                }
+            if self.answers("/readyz").await == Some(200) {
+                return;
             }
             assert!(Instant::now() < end, "the daemon is not ready\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn try_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be waited for")
+    }
+
+    /// The status of a GET without a token; `None` while it does not listen.
+    pub(crate) async fn answers(&mut self, path: &str) -> Option<u16> {
+        (self.http, self.kafka) = endpoints(&self.data_dir(), self.pid())?;
+        http::try_get(self.http, path).await
     }
 }
 
