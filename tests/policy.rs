@@ -48,6 +48,43 @@ fn a_breach_is_found() {
 }
 
 #[test]
+fn every_test_that_the_documents_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code: String =
+        ["src", "tests"].iter().flat_map(|folder| texts(&root.join(folder))).collect();
+    let mut missing = Vec::new();
+    for document in ["docs/architecture.md", "docs/threat-model.md"] {
+        for name in read(document).split('`').skip(1).step_by(2).filter(|name| is_test(name)) {
+            let name = name.rsplit("::").next().unwrap_or(name);
+            if !code.contains(&format!("fn {name}(")) {
+                missing.push(format!("{document}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+}
+
+/// Whether a name in a document is that of a test: a sentence.
+fn is_test(name: &str) -> bool {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
+    name.matches('_').count() > 2 && name.chars().all(is_name)
+}
+
+/// Every Rust file below, but for those of other crates.
+fn texts(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(texts(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(fs::read_to_string(&path).expect("UTF-8"));
+        }
+    }
+    found
+}
+
+#[test]
 fn no_unsafe_code_can_be_written() {
     let manifest: toml::Table = read("Cargo.toml").parse().expect("Cargo.toml is TOML");
     assert_eq!(manifest["lints"]["rust"]["unsafe_code"].as_str(), Some("forbid"));
