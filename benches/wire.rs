@@ -15,7 +15,7 @@ use taskwire::wire::{
         ProduceRequest, TopicName,
         produce_request::{PartitionProduceData, TopicProduceData},
     },
-    record::{self, NewRecord},
+    record::{self, NewRecord, Records},
 };
 
 /// Records of one producer batch, and bytes of each value.
@@ -98,7 +98,8 @@ fn decode_records(bencher: Bencher<'_, '_>, codec: Codec) {
         .counter(BytesCount::new(RECORDS * VALUE_BYTES))
         .counter(ItemsCount::new(RECORDS))
         .bench(|| {
-            let decoded = record::decode(divan::black_box(&bytes), &header, DECOMPRESSED_BYTES_MAX);
+            let decoded = Records::open(divan::black_box(&bytes), &header, DECOMPRESSED_BYTES_MAX)
+                .map(|records| records.collect::<Vec<_>>());
             decoded.expect("good records")
         });
 }

@@ -32,6 +32,7 @@ pub mod hub;
 pub mod log;
 pub mod metrics;
 pub mod position;
+pub mod redb_file;
 pub mod shutdown;
 pub mod store;
 pub mod systemd;

@@ -84,8 +84,18 @@ metrics! {
     http_requests: Counter = "http_requests";
     /// Requests answered with 5xx
     http_server_errors: Counter = "http_server_errors";
+    /// Connections on the HTTP port that were refused because there were too many
+    http_connections_refused: Counter = "http_connections_refused";
+    /// Requests that were told to come back later (429)
+    http_rate_limited: Counter = "http_rate_limited";
     /// Tokens refused
     auth_failures: Counter = "auth_failures";
+    /// Keys of the JWKS in use
+    auth_keys: Gauge = "auth_keys";
+    /// Times that the JWKS was read
+    auth_key_refreshes: Counter = "auth_key_refreshes";
+    /// Times that the JWKS could not be read, or was not good
+    auth_key_refresh_failures: Counter = "auth_key_refresh_failures";
 }
 
 impl Metrics {

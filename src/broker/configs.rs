@@ -135,6 +135,14 @@ pub enum ConfigError {
         /// What was asked for.
         value: String,
     },
+    /// Longer than any value has to be.
+    #[error("the value for configuration {name} has {bytes} bytes, allowed are {VALUE_BYTES_MAX}")]
+    Length {
+        /// The config.
+        name: String,
+        /// What was asked for.
+        bytes: usize,
+    },
     /// The daemon's own topics cannot be compacted.
     #[error("topic is owned by taskwire: cleanup.policy stays delete")]
     Reserved,
@@ -147,6 +155,7 @@ pub enum ConfigError {
 pub fn check(configs: &Configs, is_reserved: bool) -> Result<(), ConfigError> {
     for (name, value) in configs {
         let config = find(name).ok_or_else(|| ConfigError::Unknown(name.clone()))?;
+        check_length(name, value)?;
         if !config.kind.takes(value) {
             return Err(ConfigError::Value { name: name.clone(), value: value.clone() });
         }
@@ -156,6 +165,20 @@ pub fn check(configs: &Configs, is_reserved: bool) -> Result<(), ConfigError> {
     }
     Ok(())
 }
+
+/// Checks the length of a value that somebody sends, before anything is done with it.
+///
+/// # Errors
+/// `Length`.
+pub fn check_length(name: &str, value: &str) -> Result<(), ConfigError> {
+    if value.len() <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(ConfigError::Length { name: name.to_owned(), bytes: value.len() })
+}
+
+/// Longest value of a config in bytes.
+pub const VALUE_BYTES_MAX: usize = 4096;
 
 /// What the broker itself does by a topic's configs.
 #[derive(Clone, Debug)]
@@ -229,6 +252,7 @@ mod tests {
             ("preallocate", "maybe"),
             ("min.cleanable.dirty.ratio", "2"),
             ("no.such.config", "1"),
+            ("leader.replication.throttled.replicas", &"0:1,".repeat(1025)),
         ] {
             assert!(!taken(name, value), "{name}={value}");
         }

@@ -42,7 +42,9 @@ impl From<&ReadError> for ErrorCode {
 impl From<&ConfigError> for ErrorCode {
     fn from(error: &ConfigError) -> Self {
         match error {
-            ConfigError::Unknown(_) | ConfigError::Value { .. } => Self::InvalidConfig,
+            ConfigError::Unknown(_) | ConfigError::Value { .. } | ConfigError::Length { .. } => {
+                Self::InvalidConfig
+            }
             ConfigError::Reserved => Self::PolicyViolation,
         }
     }

@@ -8,7 +8,10 @@
 //! producer id is never given twice: ids are reserved in blocks, and what a crash leaves of a block
 //! is lost.
 
-use crate::position::{Offset, Partition, TopicName, TopicPartition};
+use crate::{
+    log::disk::Disk,
+    position::{Offset, Partition, TopicName, TopicPartition},
+};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -86,8 +89,9 @@ impl Meta {
     ///
     /// # Errors
     /// `Database`.
-    pub fn open(path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let database = Database::create(path).map_err(database_error)?;
+    pub fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, LastRun), MetaError> {
+        let file = disk.database(path).map_err(database_error)?;
+        let database = Database::builder().create_with_backend(file).map_err(database_error)?;
         let last_run = begin_run(&database)?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
@@ -556,6 +560,7 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::RealDisk;
 
     fn place(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition {
@@ -581,14 +586,14 @@ mod tests {
     async fn offsets_survive_and_are_deleted_by_group() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
         let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
         meta.commit_offsets("g", two.clone()).await.unwrap();
         meta.commit_offsets("g2", two).await.unwrap();
         meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
         meta.delete_offsets("g2", None).await.unwrap();
         close(meta).await;
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
         let left = meta.load_offsets().unwrap();
         let place = place("b", 1);
         assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
@@ -601,7 +606,7 @@ mod tests {
         let mut epochs = Vec::new();
         let mut clusters = Vec::new();
         for is_clean in [true, false, true] {
-            let (meta, run) = Meta::open(&path).unwrap();
+            let (meta, run) = Meta::open(&RealDisk, &path).unwrap();
             epochs.push((run.leader_epoch, run.was_clean));
             clusters.push(run.cluster_id);
             if is_clean {
@@ -609,7 +614,7 @@ mod tests {
             }
             close(meta).await;
         }
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
         epochs.push((run.leader_epoch, run.was_clean));
         assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
         assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
@@ -621,7 +626,7 @@ mod tests {
         let path = dir.path().join("broker.redb");
         let mut given = std::collections::HashSet::new();
         for _ in 0..3 {
-            let (meta, _) = Meta::open(&path).unwrap();
+            let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
             for _ in 0..1500 {
                 assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
             }
@@ -634,7 +639,7 @@ mod tests {
     async fn topics_and_ends_survive() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
+        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
         let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
         for name in ["a", "b"] {
@@ -644,7 +649,7 @@ mod tests {
         meta.record_ends(ends.to_vec()).await.unwrap();
         meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
         close(meta).await;
-        let (_, run) = Meta::open(&path).unwrap();
+        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
         assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
         assert_eq!(run.durable_ends.len(), 1);
     }

@@ -24,7 +24,10 @@ mod tests;
 
 use crate::{
     clock::Clock,
-    log::LogReader,
+    log::{
+        LogReader,
+        disk::{Disk, RealDisk},
+    },
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
     shutdown::Shutdown,
@@ -151,6 +154,8 @@ struct Shared {
     reserved_progress: ReservedProgress,
     keep_from: KeepFrom,
     cluster_id: String,
+    /// The owner of a partition has panicked.
+    owner_died: CancellationToken,
     connections: connection::Limits,
     /// Waiting fetches are answered at once when it is cancelled.
     draining: CancellationToken,
@@ -170,16 +175,32 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
+        Self::start_on(Arc::new(RealDisk), options, clock, metrics).await
+    }
+
+    /// Like [`Broker::start`], on another disk.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
         let log_dir = options.data_dir.join("log");
         let (dir, path) = (log_dir.clone(), options.data_dir.join("broker.redb"));
+        let opening = Arc::clone(&disk);
         let opened = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(dir).map_err(|error| MetaError::Database(error.to_string()))?;
-            Meta::open(&path)
+            let created = opening.dir(&dir);
+            created.map_err(|error| MetaError::Database(error.to_string()))?;
+            Meta::open(&*opening, &path)
         });
         let opened = opened.await.unwrap_or(Err(MetaError::Closed));
         let (meta, last_run) = opened.map_err(StartError::Meta)?;
-        let cluster_id = last_run.cluster_id.clone();
+        let (cluster_id, owner_died) = (last_run.cluster_id.clone(), CancellationToken::new());
         let setup = topics::Setup {
+            disk,
             log_dir,
             durability: options.durability,
             message_bytes_default: options.message_bytes_max,
@@ -187,15 +208,21 @@ impl Broker {
             meta: meta.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            owner_died: owner_died.clone(),
         };
         let owners = TaskTracker::new();
         let topics = Topics::start(setup, last_run, owners.clone()).await?;
-        let reserved_progress = ReservedProgress::default();
+        let (reserved_progress, known) = (ReservedProgress::default(), topics.clone());
         let coordinator = coordinator::start(
             coordinator::Options::new(&options.reserved_group),
             meta.clone(),
             clock.clone(),
-            reserved_progress.clone(),
+            coordinator::Facts {
+                progress: reserved_progress.clone(),
+                has_partition: Arc::new(move |at| {
+                    known.partition(at.topic.as_str(), at.partition).is_some()
+                }),
+            },
         );
         let coordinator = coordinator.map_err(StartError::Meta)?;
         let (keep_from, ending) = (KeepFrom::default(), CancellationToken::new());
@@ -215,6 +242,7 @@ impl Broker {
             reserved_progress,
             keep_from,
             cluster_id,
+            owner_died,
             draining: CancellationToken::new(),
             _ends_with_last_clone: ending.clone().drop_guard(),
             ending,
@@ -305,6 +333,7 @@ impl Broker {
     /// daemon then has to end, too. Cancel safe.
     pub async fn owner_ended(&self) -> &'static str {
         tokio::select! {
+            () = self.0.owner_died.cancelled() => "a partition",
             () = self.0.topics.ended() => "topics",
             () = self.0.coordinator.ended() => "group coordinator",
             () = self.0.meta.ended() => "broker.redb",

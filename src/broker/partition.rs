@@ -27,6 +27,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// What a partition is opened with.
 pub(super) struct Setup {
@@ -37,6 +38,8 @@ pub(super) struct Setup {
     pub(super) durability: Durability,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    /// Cancelled when the owner panics: the daemon then has to end.
+    pub(super) owner_died: CancellationToken,
 }
 
 /// Handle of one partition. Cheap to clone; the worker ends with the last one.
@@ -231,6 +234,7 @@ pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
         durability: setup.durability,
         clock: setup.clock,
         metrics: setup.metrics,
+        owner_died: setup.owner_died,
         status,
         is_dirty: false,
     };
@@ -279,6 +283,7 @@ async fn own(mut owner: Owner, mut inbox: mpsc::Receiver<Command>) {
         let round = gather(first, &mut inbox);
         let status = Arc::clone(&owner.status);
         let metrics = Arc::clone(&owner.metrics);
+        let owner_died = owner.owner_died.clone();
         let ran = tokio::task::spawn_blocking(move || match owner.run(round) {
             None => Some(owner),
             Some(Ending::Abandon) => None,
@@ -294,6 +299,7 @@ async fn own(mut owner: Owner, mut inbox: mpsc::Receiver<Command>) {
             Err(error) => {
                 tracing::error!(%error, "the owner of a log panicked");
                 fail(&status, &metrics, "its owner panicked");
+                owner_died.cancel();
                 return;
             }
         };
@@ -343,6 +349,7 @@ struct Owner {
     durability: Durability,
     clock: Clock,
     metrics: Arc<Metrics>,
+    owner_died: CancellationToken,
     status: Arc<Status>,
     /// Something was written that is not synced.
     is_dirty: bool,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    log::{LastStop, OpenError, dir::RealDir},
+    log::{LastStop, OpenError, disk::Disk},
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
 };
@@ -22,11 +22,11 @@ use arc_swap::ArcSwap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 /// Most topics.
@@ -139,6 +139,7 @@ pub struct Topics {
 
 /// What all partitions are opened with.
 pub(super) struct Setup {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) log_dir: PathBuf,
     pub(super) durability: Durability,
     pub(super) message_bytes_default: u32,
@@ -146,6 +147,7 @@ pub(super) struct Setup {
     pub(super) meta: Meta,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) owner_died: CancellationToken,
 }
 
 impl Topics {
@@ -400,14 +402,15 @@ impl Owner {
         for partition in &topic.partitions {
             partition.abandon().await;
         }
-        let log_dir = self.setup.log_dir.clone();
+        let setup = Arc::clone(&self.setup);
         let places: Vec<_> = topic.places().map(|(place, _)| place).collect();
         let id = topic.id;
         let removed = blocking(move || {
+            let dir = setup.disk.dir(&setup.log_dir)?;
             places.iter().try_for_each(|place| {
-                let gone = log_dir.join(format!("{place}.{id}{DELETED_SUFFIX}"));
-                std::fs::rename(log_dir.join(place.to_string()), &gone)?;
-                std::fs::remove_dir_all(&gone)
+                let gone = format!("{place}.{id}{DELETED_SUFFIX}");
+                dir.rename(&place.to_string(), &gone)?;
+                setup.disk.remove_dir(&setup.log_dir.join(gone))
             })
         });
         if let Err(error) = removed.await {
@@ -537,14 +540,15 @@ impl Owner {
         name: &TopicName,
         partitions: std::ops::Range<u32>,
     ) -> Result<(), TopicError> {
-        let (log_dir, topic) = (self.setup.log_dir.clone(), name.clone());
+        let (setup, topic) = (Arc::clone(&self.setup), name.clone());
         let moved = blocking(move || {
-            for index in partitions {
-                let dir = log_dir.join(format!("{topic}-{index}"));
-                if dir.exists() {
-                    let aside = format!("{topic}-{index}.{}-stray", Uuid::new_v4());
-                    tracing::warn!(dir = %dir.display(), aside, "moved a stray directory aside");
-                    std::fs::rename(&dir, log_dir.join(aside))?;
+            let log_dir = setup.disk.dir(&setup.log_dir)?;
+            let there = log_dir.list()?;
+            for dir in partitions.map(|index| format!("{topic}-{index}")) {
+                if there.contains(&dir) {
+                    let aside = format!("{dir}.{}-stray", Uuid::new_v4());
+                    tracing::warn!(dir, aside, "moved a stray directory aside");
+                    log_dir.rename(&dir, &aside)?;
                 }
             }
             Ok::<_, std::io::Error>(())
@@ -554,8 +558,8 @@ impl Owner {
 
     /// Removes what deletions left behind.
     async fn clear_deleted(&self) {
-        let log_dir = self.setup.log_dir.clone();
-        let cleared = blocking(move || clear_deleted(&log_dir));
+        let setup = Arc::clone(&self.setup);
+        let cleared = blocking(move || clear_deleted(&setup));
         if let Err(error) = cleared.await {
             tracing::warn!(%error, "files of deleted topics are left");
         }
@@ -570,23 +574,23 @@ fn open(
     last_stop: LastStop,
 ) -> Result<Opened, OpenError> {
     let path = setup.log_dir.join(place.to_string());
-    let dir = RealDir::open(&path).map_err(|source| OpenError::Io { path, source })?;
+    let dir = setup.disk.dir(&path).map_err(|source| OpenError::Io { path, source })?;
     partition::open(partition::Setup {
         place,
-        dir: Arc::new(dir),
+        dir,
         options,
         last_stop,
         durability: setup.durability,
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
+        owner_died: setup.owner_died.clone(),
     })
 }
 
-fn clear_deleted(log_dir: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(log_dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(DELETED_SUFFIX) {
-            std::fs::remove_dir_all(entry.path())?;
+fn clear_deleted(setup: &Setup) -> std::io::Result<()> {
+    for name in setup.disk.dir(&setup.log_dir)?.list()? {
+        if name.ends_with(DELETED_SUFFIX) {
+            setup.disk.remove_dir(&setup.log_dir.join(name))?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 
+mod admin;
 mod config_verb;
 pub mod groups;
 mod healthcheck;
@@ -14,6 +15,7 @@ mod running;
 mod selftest;
 pub mod send;
 mod serve;
+mod status;
 mod tail;
 mod token;
 pub mod topics;
@@ -101,6 +103,8 @@ enum Verb {
     Groups(groups::GroupsArgs),
     /// Drive every flow over real sockets, against a throw-away daemon or a running one
     Selftest(selftest::SelftestArgs),
+    /// Print where a running daemon stands
+    Status(status::StatusArgs),
     /// Check or print the configuration
     Config(config_verb::ConfigArgs),
     /// Ask a running daemon whether it is ready
@@ -121,7 +125,7 @@ impl Command {
     /// # Errors
     /// See [`Failure`]. A reader of our output that went away is no failure.
     pub async fn run(self) -> Result<(), Failure> {
-        match self.dispatch().await {
+        match Box::pin(self.dispatch()).await {
             Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }
@@ -139,6 +143,7 @@ impl Command {
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
             Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
+            Some(Verb::Status(args)) => status::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,
             Some(Verb::Version(args)) => version::run(&args),

@@ -5,7 +5,7 @@ use crate::wire::{
     ResponseError,
     batch::{self, BatchHeader},
     messages::fetch_response::PartitionData,
-    record::{self, Record},
+    record::{Record, Records},
 };
 use bytes::{Buf, Bytes};
 use clap::Args;
@@ -182,13 +182,14 @@ impl Reading {
         while let Some((header, records)) =
             next_batch(&mut bytes).map_err(|reason| self.unreadable(index, next, reason))?
         {
-            for record in records.iter().filter(|record| record.offset >= next) {
+            let records = records.into_iter().flatten();
+            for record in records.filter(|record| record.offset >= next) {
                 if self.left == 0 || !self.args.follow && record.offset >= end {
                     break;
                 }
                 self.left -= 1;
                 let line = if self.args.json { to_json } else { to_text };
-                writeln!(out, "{}", line(&self.args.topic, index, record))?;
+                writeln!(out, "{}", line(&self.args.topic, index, &record))?;
             }
             next = next.max(header.last_offset().saturating_add(1));
         }
@@ -209,7 +210,7 @@ impl Reading {
 }
 
 /// The next whole batch; control batches have no records for us.
-fn next_batch(bytes: &mut Bytes) -> Result<Option<(BatchHeader, Vec<Record>)>, String> {
+fn next_batch(bytes: &mut Bytes) -> Result<Option<(BatchHeader, Option<Records>)>, String> {
     let header = match BatchHeader::parse(bytes) {
         Err(batch::BatchError::Truncated) => return Ok(None),
         outcome => outcome.map_err(|error| error.to_string())?,
@@ -218,9 +219,10 @@ fn next_batch(bytes: &mut Bytes) -> Result<Option<(BatchHeader, Vec<Record>)>, S
         return Err(batch::BatchError::Crc.to_string());
     }
     let records = if header.is_control() {
-        Vec::new()
+        None
     } else {
-        record::decode(bytes, &header, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())?
+        let opened = Records::open(bytes, &header, DECOMPRESSED_BYTES_MAX);
+        Some(opened.map_err(|error| error.to_string())?)
     };
     bytes.advance(header.size_bytes);
     Ok(Some((header, records)))

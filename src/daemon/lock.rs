@@ -1,6 +1,6 @@
 //! One daemon per data directory, and where it can be reached.
 
-use super::StartError;
+use super::{StartError, admin_socket};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -60,8 +60,9 @@ impl DataDir {
         write().map_err(|source| StartError::DataDir { path: place.clone(), source })
     }
 
-    /// Takes the announcement back.
+    /// Takes the announcement and the admin socket back.
     pub(super) fn withdraw(&self) -> io::Result<()> {
+        admin_socket::withdraw(&self.path)?;
         fs::remove_file(self.path.join(ENDPOINTS))
     }
 }

@@ -8,14 +8,16 @@
 //! Invariant: an owner worker that ends unexpectedly ends the daemon with its reason; one bad
 //! connection ends that connection only.
 
+mod admin_socket;
 mod bind;
 mod lock;
 
+pub use admin_socket::{admin_socket, check_admin_socket};
 pub use lock::Endpoints;
 
 use crate::{
     apply::{self, Applied, ApplyError},
-    auth::Authenticator,
+    auth::{Authenticator, JwksError},
     broker::{self, Broker},
     clock::Clock,
     config::{Config, ConfigError},
@@ -34,7 +36,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     task::{Id, JoinError, JoinHandle, JoinSet},
     time::{Instant, timeout_at},
 };
@@ -81,6 +83,9 @@ pub enum StartError {
     /// The secret cannot be made or read.
     #[error(transparent)]
     Secret(#[from] ConfigError),
+    /// The JWKS file cannot be read, or is not good.
+    #[error("there are no keys to check tokens with")]
+    Keys(#[from] JwksError),
     /// The broker.
     #[error("the broker does not start")]
     Broker(#[from] broker::StartError),
@@ -166,8 +171,10 @@ impl Daemon {
         let http_listeners = bind::bind_all(&config.http_listen, "--http-listen")?;
         let kafka_listeners = bind::bind_all(&config.kafka_listen, "--kafka-listen")?;
         let data_dir = DataDir::lock(&config.data_dir)?;
-        let secret = config.signing_secret()?;
+        let auth_options = config.auth_options()?;
         let metrics = Arc::new(Metrics::new());
+        let authenticator = Authenticator::new(auth_options, clock.clone(), Arc::clone(&metrics));
+        Box::pin(authenticator.load_keys()).await?; // boxed: TLS is large, and done once
 
         let broker =
             Broker::start(config.broker_options(), clock.clone(), Arc::clone(&metrics)).await?;
@@ -186,18 +193,22 @@ impl Daemon {
             apply_shutdown,
         );
         let parts = http::Parts {
-            authenticator: Authenticator::new(config.auth_options(&secret), clock.clone()),
+            authenticator: authenticator.clone(),
             store: Arc::clone(&store),
             feed,
             applied: applied.clone(),
             hub,
             clock,
             metrics,
-            health: health_of(&broker),
+            health: health_of(&broker, &store),
         };
         let http = Http::new(config.http_options(), parts);
 
         let mut edges = Edges::new(config.drain_timeout.min(config.stop_timeout));
+        edges.keep_keys(authenticator);
+        if let Some(socket) = admin_socket::bind(&config.data_dir)? {
+            edges.serve_admin(&http, socket);
+        }
         let http_addresses = edges.serve_http(&http, http_listeners);
         let kafka_addresses = edges.serve_kafka(&broker, kafka_listeners);
         let daemon = Self {
@@ -325,7 +336,7 @@ impl Daemon {
             }
         }
         if let Err(error) = self.data_dir.withdraw() {
-            warn!(%error, "endpoints.json is left behind");
+            warn!(%error, "endpoints.json or admin.sock is left behind");
         }
         outcome
     }
@@ -396,6 +407,20 @@ impl Edges {
             let http = http.clone();
             async move { http.serve(listener, shutdown, drain).await }
         })
+    }
+
+    fn keep_keys(&mut self, authenticator: Authenticator) {
+        let shutdown = self.shutdown.clone();
+        let worker = async move { authenticator.keep_keys(shutdown).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the refresh of the JWKS".to_owned());
+    }
+
+    fn serve_admin(&mut self, http: &Http, socket: UnixListener) {
+        let (http, shutdown, drain) = (http.clone(), self.shutdown.clone(), self.drain);
+        let worker = async move { http.serve_local(socket, shutdown, drain).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the admin socket".to_owned());
     }
 
     fn serve_kafka(&mut self, broker: &Broker, listeners: Vec<TcpListener>) -> Vec<SocketAddr> {
@@ -512,11 +537,18 @@ fn panicked(error: JoinError) -> StoreError {
     StoreError::Database(Box::new(error))
 }
 
-fn health_of(broker: &Broker) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
-    let broker = broker.clone();
+fn health_of(
+    broker: &Broker,
+    store: &Arc<dyn Store>,
+) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
     Arc::new(move || {
         let failed = broker.failed_partitions();
-        failed.into_iter().map(|(place, reason)| format!("{place}: {reason}")).collect()
+        let failed = failed.into_iter().map(|(place, reason)| format!("{place}: {reason}"));
+        let rows = store.damaged_rows();
+        let damaged =
+            (rows > 0).then(|| format!("tasks.redb: {rows} damaged rows; run `taskwire verify`"));
+        failed.chain(damaged).collect()
     })
 }
 

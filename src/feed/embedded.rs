@@ -1,27 +1,41 @@
 //! The feed on the embedded broker, in process.
+//!
+//! Bounds: a batch unfolds to at most [`DECOMPRESSED_BYTES_MAX`]; of what it unfolds to, a read
+//! gives at most [`READ_ITEMS_MAX`] records. The rest is kept for the next read of that partition,
+//! so that a batch of millions of tiny records is neither a list of gigabytes nor unfolded again
+//! for each part of it.
 
 use super::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord};
 use crate::{
     broker::{Acks, Broker, ProduceError},
     clock::Clock,
     log::{Batches, LogReader, ReadError},
-    position::{Offset, Partition, RecordPosition, TopicName},
+    position::{Offset, Partition, RecordPosition, TopicName, TopicPartition},
     wire::{
         batch::{BatchHeader, Codec, check_crc},
         partitioner,
-        record::{self, NewRecord},
+        record::{self, NewRecord, Records},
     },
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tracing::error;
 
 /// Most bytes that one compressed batch may unfold to.
 pub const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most records of one read.
+pub const READ_ITEMS_MAX: usize = 10_000;
+/// A read ends after the batch with which its records unfold to this much.
+const READ_UNFOLDED_BYTES: usize = 8 << 20;
+/// Batches that are given in part at one time. A partition beyond it has its batch unfolded again.
+const PARTLY_READ_MAX: usize = 4;
 /// Records of one partition are published in batches of about this size.
 const PUBLISH_BATCH_BYTES: usize = 512 * 1024;
 
@@ -32,12 +46,71 @@ pub struct Embedded {
     partitions: u32,
     /// Turns records without a key over all partitions.
     turn: AtomicU32,
+    /// Oldest first.
+    partly_read: Mutex<Vec<(TopicPartition, PartlyRead)>>,
+}
+
+/// A batch of which a read has given the first records.
+#[derive(Debug)]
+struct PartlyRead {
+    records: Records,
+    /// The next offset to read.
+    next: Offset,
+    /// The first offset after the batch.
+    to: Offset,
+    leader_epoch: i32,
 }
 
 impl Embedded {
     /// The broker's logs; `partitions` is what a topic gets that this creates.
     pub fn new(broker: Broker, clock: Clock, partitions: u32) -> Self {
-        Self { broker, clock, partitions: partitions.max(1), turn: AtomicU32::new(0) }
+        Self {
+            broker,
+            clock,
+            partitions: partitions.max(1),
+            turn: AtomicU32::new(0),
+            partly_read: Mutex::default(),
+        }
+    }
+
+    /// The rest of the batch that the last read of this partition has begun, if it is read on.
+    fn take_partly_read(&self, place: &TopicPartition, from: Offset) -> Option<PartlyRead> {
+        let mut all = self.partly_read.lock().expect("no holder panics");
+        let at = all.iter().position(|(of, _)| of == place)?;
+        let (_, rest) = all.remove(at);
+        (rest.next == from).then_some(rest)
+    }
+
+    fn keep_partly_read(&self, place: TopicPartition, rest: PartlyRead) {
+        let mut all = self.partly_read.lock().expect("no holder panics");
+        if all.len() >= PARTLY_READ_MAX {
+            all.remove(0);
+        }
+        all.push((place, rest));
+    }
+
+    /// Reads and unfolds what the log has from `from` on.
+    async fn read_log(
+        &self,
+        reader: LogReader,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<(FeedBatch, Option<PartlyRead>), FeedError> {
+        let batches = match reader.read_tail(from, bytes_max) {
+            Some(batches) => batches,
+            None => {
+                let from_disk = blocking(move || reader.read(from, bytes_max)).await?;
+                match from_disk {
+                    Ok(batches) => batches,
+                    Err(error) => return unreadable(from, &error).map(|batch| (batch, None)),
+                }
+            }
+        };
+        if is_compressed(&batches) {
+            blocking(move || decode(&batches, from)).await?
+        } else {
+            decode(&batches, from)
+        }
     }
 
     fn reader(&self, topic: &TopicName, partition: Partition) -> Result<LogReader, FeedError> {
@@ -141,21 +214,15 @@ impl EventLog for Embedded {
         Box::pin(async move {
             let reader = self.reader(topic, partition)?;
             wait_for(&reader, from).await?;
-            let batches = match reader.read_tail(from, bytes_max) {
-                Some(batches) => batches,
-                None => {
-                    let from_disk = blocking(move || reader.read(from, bytes_max)).await?;
-                    match from_disk {
-                        Ok(batches) => batches,
-                        Err(error) => return unreadable(from, &error),
-                    }
-                }
+            let place = TopicPartition { topic: topic.clone(), partition };
+            let (batch, rest) = match self.take_partly_read(&place, from) {
+                Some(rest) => rest.give(),
+                None => self.read_log(reader, from, bytes_max).await?,
             };
-            if is_compressed(&batches) {
-                blocking(move || decode(&batches, from)).await?
-            } else {
-                decode(&batches, from)
+            if let Some(rest) = rest {
+                self.keep_partly_read(place, rest);
             }
+            Ok(batch)
         })
     }
 
@@ -256,13 +323,22 @@ fn headers_of(chunk: &Bytes) -> impl Iterator<Item = (usize, BatchHeader)> {
     })
 }
 
-/// The records of whole batches, from `from` on.
-fn decode(batches: &Batches, from: Offset) -> Result<FeedBatch, FeedError> {
+/// The records of whole batches, from `from` on, up to the bounds of one read; and the batch that
+/// is given in part, if one is.
+fn decode(batches: &Batches, from: Offset) -> Result<(FeedBatch, Option<PartlyRead>), FeedError> {
     let mut found = FeedBatch { items: Vec::new(), next: from, leader_epoch: -1 };
+    let mut unfolded_bytes = 0;
     for chunk in &batches.chunks {
         for (place, header) in headers_of(chunk) {
+            if found.items.len() >= READ_ITEMS_MAX || unfolded_bytes >= READ_UNFOLDED_BYTES {
+                return Ok((found, None));
+            }
             let batch = chunk.slice(place..place + header.size_bytes);
-            decode_batch(&batch, &header, &mut found)?;
+            let Some(mut opened) = open_batch(&batch, &header, &mut found)? else { continue };
+            unfolded_bytes += opened.records.payload_bytes();
+            if !opened.give_to(&mut found) {
+                return Ok((found, Some(opened)));
+            }
         }
     }
     if found.next == from {
@@ -270,39 +346,66 @@ fn decode(batches: &Batches, from: Offset) -> Result<FeedBatch, FeedError> {
         error!(%from, "a read of the log has no batch");
         return Err(FeedError::Unavailable);
     }
-    Ok(found)
+    Ok((found, None))
 }
 
-fn decode_batch(
+/// Opens a batch, of which nothing is given yet. `None`: it has no records to give, and `found` is
+/// past it.
+fn open_batch(
     batch: &Bytes,
     header: &BatchHeader,
     found: &mut FeedBatch,
-) -> Result<(), FeedError> {
+) -> Result<Option<PartlyRead>, FeedError> {
     let to = Offset::new(header.last_offset()).ok_or(FeedError::Unavailable)?.next();
-    if to <= found.next {
-        return Ok(());
-    }
     let from = found.next;
-    found.next = to;
-    found.leader_epoch = header.leader_epoch;
-    if header.is_control() {
-        return Ok(());
+    if to <= from {
+        return Ok(None);
     }
-    let is_intact = check_crc(batch, header);
-    let records = is_intact.then(|| record::decode(batch, header, DECOMPRESSED_BYTES_MAX));
+    let leader_epoch = header.leader_epoch;
+    let is_intact = header.is_control() || check_crc(batch, header);
+    let records = is_intact.then(|| Records::open(batch, header, DECOMPRESSED_BYTES_MAX));
     let detail = match records {
-        None => "wrong crc".to_owned(),
-        Some(Err(error)) => error.to_string(),
-        Some(Ok(records)) => {
-            found.items.extend(records.into_iter().filter_map(|record| {
-                let offset = Offset::new(record.offset)?;
-                (from <= offset && offset < to).then(|| feed_record(offset, record))
-            }));
-            return Ok(());
+        Some(Ok(records)) if !header.is_control() => {
+            return Ok(Some(PartlyRead { records, next: from, to, leader_epoch }));
         }
+        _ if header.is_control() => None,
+        Some(Ok(_)) | None => Some("wrong crc".to_owned()),
+        Some(Err(error)) => Some(error.to_string()),
     };
-    found.items.push(FeedItem::Unreadable { from, to, detail, bytes: Some(batch.clone()) });
-    Ok(())
+    (found.next, found.leader_epoch) = (to, leader_epoch);
+    found.items.extend(detail.map(|detail| FeedItem::Unreadable {
+        from,
+        to,
+        detail,
+        bytes: Some(batch.clone()),
+    }));
+    Ok(None)
+}
+
+impl PartlyRead {
+    /// Gives the next records alone, and itself back if there are more.
+    fn give(mut self) -> (FeedBatch, Option<Self>) {
+        let mut found = FeedBatch { items: Vec::new(), next: self.next, leader_epoch: -1 };
+        let is_done = self.give_to(&mut found);
+        (found, (!is_done).then_some(self))
+    }
+
+    /// Adds records to `found` up to the bound; returns whether these were all.
+    fn give_to(&mut self, found: &mut FeedBatch) -> bool {
+        found.leader_epoch = self.leader_epoch;
+        while found.items.len() < READ_ITEMS_MAX {
+            let Some(record) = self.records.next() else {
+                found.next = self.to;
+                return true;
+            };
+            let offset = Offset::new(record.offset).filter(|offset| *offset < self.to);
+            let Some(offset) = offset.filter(|offset| self.next <= *offset) else { continue };
+            self.next = offset.next();
+            found.next = self.next;
+            found.items.push(feed_record(offset, record));
+        }
+        false
+    }
 }
 
 fn feed_record(offset: Offset, record: record::Record) -> FeedItem {

@@ -152,6 +152,76 @@ async fn compressed_batches_are_read_and_one_that_lies_is_passed() {
     assert_eq!((from.get(), to.get()), (2, 3));
 }
 
+/// Values that are null, as many as one batch of a megabyte can hold.
+fn crowd(count: usize) -> Vec<NewRecord> {
+    vec![NewRecord::default(); count]
+}
+
+#[tokio::test]
+async fn a_batch_of_very_many_records_is_read_in_parts_and_each_record_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let feed = feed(&directory, 1).await;
+    let count = 3 * READ_ITEMS_MAX + 5;
+    let produce = |batch| feed.broker.produce(topic_ref(), Partition::ZERO, batch, Acks::All);
+    produce(record::encode(&[record(1)])).await.unwrap();
+    produce(encode_compressed(&crowd(count), Codec::Zstd)).await.unwrap();
+    produce(record::encode(&[record(1)])).await.unwrap();
+    let (mut next, mut reads, mut offsets) = (Offset::ZERO, 0, Vec::new());
+    let end = i64::try_from(count).unwrap() + 2;
+    while next.get() < end {
+        let batch = feed.read(&topic(), Partition::ZERO, next, 1 << 20).await.unwrap();
+        assert!(batch.items.len() <= READ_ITEMS_MAX, "{}", batch.items.len());
+        assert!(next < batch.next);
+        next = batch.next;
+        reads += 1;
+        offsets.extend(batch.items.iter().map(|item| match item {
+            FeedItem::Record(record) => record.offset.get(),
+            FeedItem::Unreadable { .. } => panic!("readable: {item:?}"),
+        }));
+        assert!(feed.partly_read.lock().unwrap().len() <= 1);
+    }
+    assert!(offsets.iter().copied().eq(0..end));
+    assert!(reads <= 6, "{reads}");
+    assert!(feed.partly_read.lock().unwrap().is_empty());
+    // From the middle, and back to where the last part began.
+    for from in [7, 25_000, 25_000, 3] {
+        let from = Offset::new(from).unwrap();
+        let batch = feed.read(&topic(), Partition::ZERO, from, 1 << 20).await.unwrap();
+        let FeedItem::Record(first) = &batch.items[0] else { panic!("a record") };
+        assert_eq!(first.offset, from);
+    }
+}
+
+#[test]
+fn a_read_of_very_many_records_takes_bounded_memory() {
+    let (header, bytes) = encode_compressed(&crowd(1_000_000), Codec::Zstd).stamp(0, 0);
+    assert!(header.size_bytes < 1 << 20);
+    let batches = Batches { bytes: bytes.len(), chunks: vec![bytes] };
+    let taken = allocation_counter::measure(|| {
+        let (batch, mut rest) = decode(&batches, Offset::ZERO).unwrap();
+        let mut items = batch.items.len();
+        while let Some(partly_read) = rest {
+            let (batch, more) = partly_read.give();
+            items += batch.items.len();
+            rest = more;
+        }
+        assert_eq!(items, 1_000_000);
+    });
+    // 9 MB of records in a list that doubles, the window, and 10,000 items.
+    assert!(taken.bytes_max < 40 << 20, "{taken:?}");
+}
+
+#[test]
+fn many_batches_that_unfold_are_not_unfolded_together() {
+    let zeros = NewRecord { value: Some(vec![0; 4 << 20].into()), ..NewRecord::default() };
+    let batch =
+        |offset| encode_compressed(std::slice::from_ref(&zeros), Codec::Zstd).stamp(offset, 0).1;
+    let chunks: Vec<Bytes> = (0..40).map(batch).collect();
+    let batches = Batches { bytes: chunks.iter().map(Bytes::len).sum(), chunks };
+    let (found, rest) = decode(&batches, Offset::ZERO).unwrap();
+    assert_eq!((found.items.len(), found.next.get(), rest.is_none()), (2, 2, true));
+}
+
 fn topic_ref() -> &'static TopicName {
     static TOPIC: std::sync::OnceLock<TopicName> = std::sync::OnceLock::new();
     TOPIC.get_or_init(topic)

@@ -58,7 +58,9 @@ pub(super) fn authenticate(
         Some(value) => Some(bearer(value)?),
         None => query_token,
     };
-    Ok(state.parts.authenticator.authenticate(token, dev_user)?)
+    let principal = state.parts.authenticator.authenticate(token, dev_user)?;
+    state.usage.count_user(&principal.user_id).map_err(Problem::rate_limited)?;
+    Ok(principal)
 }
 
 fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {
@@ -72,7 +74,7 @@ fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {
 }
 
 /// What `?user=` names; nothing unless in development mode.
-fn dev_user(state: &State, uri: &Uri) -> Option<String> {
+pub(super) fn dev_user(state: &State, uri: &Uri) -> Option<String> {
     let has_query = uri.query().is_some_and(|query| !query.is_empty());
     if !has_query || !state.parts.authenticator.is_development() {
         return None;

@@ -1,7 +1,7 @@
 //! Method x path -> handler: the whole table.
 
 use super::{
-    State, list,
+    State, admin, list,
     problem::{Code, Problem},
     socket, stats, tasks,
 };
@@ -28,6 +28,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/tasks", get(list::list).post(tasks::create))
         .route("/api/tasks/{id}", task)
         .route("/api/tasks/{id}/complete", post(tasks::complete).patch(tasks::complete))
+        .merge(admin::routes())
         .route("/ws/tasks", get(socket::open))
         .route("/ws/stats", get(stats::sockets))
         .route("/healthz", get(stats::health))

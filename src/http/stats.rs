@@ -15,7 +15,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) async fn health(AxumState(state): AxumState<Arc<State>>) -> Response<Body> {
     let reasons = (state.parts.health)();
     if reasons.is_empty() {
-        return document(StatusCode::OK, &json!({ "status": "ok" }));
+        let mut body = json!({ "status": "ok" });
+        // Nothing that a restart would mend: it would only lose the keys that are left.
+        if state.parts.authenticator.has_stale_keys() {
+            body["notes"] = json!(["the keys of --jwt-jwks cannot be refreshed"]);
+        }
+        return document(StatusCode::OK, &body);
     }
     let body = json!({ "status": "degraded", "reasons": reasons });
     document(StatusCode::SERVICE_UNAVAILABLE, &body)
@@ -69,7 +74,8 @@ fn check_protection(state: &State, headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn document(status: StatusCode, body: &Value) -> Response<Body> {
+/// A JSON answer that nobody keeps.
+pub(super) fn document(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

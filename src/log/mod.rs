@@ -13,17 +13,21 @@
 //! before [`Log::close`]. The next open gives back [`Recovery::snapshot`], and in
 //! [`Recovery::active_batches`] the headers to apply on top of it.
 
+mod accepted;
 mod checked;
 pub mod dir;
+pub mod disk;
 mod epochs;
 mod reader;
 mod recovery;
+mod repair;
 mod retention;
 mod segment;
 mod snapshot;
 mod state;
 pub mod testing;
 mod times;
+mod verify;
 mod walk;
 mod writer;
 
@@ -31,6 +35,8 @@ mod writer;
 mod tests;
 
 pub use reader::{Batches, LogReader};
+pub use repair::{Decision, RepairError, repair};
+pub use verify::{Damage, Finding, Report, verify};
 pub use writer::Log;
 
 use crate::{position::Offset, wire::batch::BatchHeader};
@@ -71,6 +77,8 @@ pub struct Recovery {
     pub torn_tail: Option<TornTail>,
     /// Damage that was found and not cut: ranges of offsets that cannot be read.
     pub holes: Vec<(Offset, Offset)>,
+    /// Those that a person has accepted: see [`repair()`].
+    pub accepted_holes: Vec<(Offset, Offset)>,
     /// The newest of what [`Log::store_snapshot`] was given that still holds.
     pub snapshot: Option<Snapshot>,
     /// Headers of the idempotent producers' batches that the snapshot does not cover: after a
@@ -110,6 +118,16 @@ pub struct LastStop {
     pub durable_floor: Offset,
     /// The epoch to stamp from now on; not below any in the log.
     pub leader_epoch: i32,
+}
+
+/// What ended, when a stop was not clean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outage {
+    /// Perhaps the machine: of what was not synced, anything may be missing.
+    Machine,
+    /// Only the process: every byte that it had written is there, so that a torn tail can only be
+    /// the beginning of one write.
+    Process,
 }
 
 /// Why a log cannot be opened.

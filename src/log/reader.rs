@@ -152,7 +152,8 @@ impl LogReader {
         }
         let after = state.sealed.partition_point(|segment| segment.base <= from);
         let Some(at) = after.checked_sub(1) else {
-            return Err(corrupt(from, state.next_base(0).min(state.high_watermark)));
+            let first = state.sealed.front().map_or(state.active.base, |first| first.base);
+            return Err(corrupt(from, first.min(state.high_watermark)));
         };
         let sealed = &state.sealed[at];
         if from >= sealed.end {

@@ -2,7 +2,7 @@
 
 use crate::wire::{
     batch::{BatchHeader, Codec, HEADER_BYTES},
-    record,
+    record::Records,
 };
 use bytes::Bytes;
 
@@ -25,9 +25,9 @@ pub(super) fn first_at(
     if header.codec() == Some(Codec::None) {
         return records(batch.get(HEADER_BYTES..)?, header).find(is_found);
     }
-    match record::decode(&Bytes::copy_from_slice(batch), header, DECOMPRESSED_BYTES_MAX) {
-        Ok(records) => {
-            records.iter().map(|record| (record.offset, record.timestamp_ms)).find(is_found)
+    match Records::open(&Bytes::copy_from_slice(batch), header, DECOMPRESSED_BYTES_MAX) {
+        Ok(mut records) => {
+            records.by_ref().map(|record| (record.offset, record.timestamp_ms)).find(is_found)
         }
         Err(_) => Some(whole).filter(is_found).filter(|_| from <= header.last_offset()),
     }

@@ -220,17 +220,35 @@ pub enum StoreError {
     /// The database failed; nothing of the batch is visible.
     #[error("the store failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A row that is not as we write it.
-    #[error("damaged row in table {table}")]
+    /// A row that is not as it was written. Everything else goes on.
+    #[error("row {row:08x} of table {table} is damaged; `taskwire rebuild` makes the tasks anew")]
     Damaged {
         /// The table.
         table: &'static str,
+        /// Checksum of the row's key: names it, and shows no id.
+        row: u32,
     },
+    /// The file under the tables is damaged: nothing of it can be trusted.
+    #[error(
+        "tasks.redb is damaged; with the daemon stopped, `taskwire verify` tells what is, and          `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
+    )]
+    DamagedFile(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Another process has the store open.
     #[error("the store is in use by another process")]
     InUse,
+    /// Written by an older taskwire; `taskwire migrate`, or a start, brings it up.
+    #[error("tasks.redb has format {found}, this taskwire writes {known}: run `taskwire migrate`")]
+    OlderFormat {
+        /// Format on disk.
+        found: u32,
+        /// The one that is written.
+        known: u32,
+    },
     /// Written by a newer taskwire.
-    #[error("the store has format {found}, this taskwire knows up to {known}")]
+    #[error(
+        "tasks.redb has format {found}, this taskwire knows up to {known}: it takes the newer \
+         taskwire that wrote it"
+    )]
     NewerFormat {
         /// Format on disk.
         found: u32,
@@ -325,6 +343,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts.
     fn stats(&self) -> StoreStats;
+
+    /// Damaged rows found so far by reads, each counted once; health tells of them.
+    fn damaged_rows(&self) -> usize {
+        0
+    }
 
     /// Makes all durable and marks the stop as clean; commits are refused afterwards.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -212,7 +212,8 @@ pub struct ProducedBatch {
 
 impl ProducedBatch {
     /// Checks a batch as a broker must before it is appended: exact length, magic, CRC, count > 0,
-    /// last offset delta = count - 1, a known codec, no control bit.
+    /// last offset delta = count - 1, a known codec, no control bit, an epoch and a sequence if
+    /// there is a producer id.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -232,6 +233,9 @@ impl ProducedBatch {
         }
         if header.is_control() {
             return Err(BatchError::Field("control bit"));
+        }
+        if header.is_idempotent() && (header.producer_epoch < 0 || header.base_sequence < 0) {
+            return Err(BatchError::Field("producer epoch or sequence"));
         }
         if !check_crc(bytes, &header) {
             return Err(BatchError::Crc);

@@ -18,8 +18,8 @@ use super::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// The fewest bytes of a record: its length, and one for each field.
-const RECORD_BYTES_MIN: usize = 7;
+/// Most headers of one record. Each takes two bytes on the wire and sixty-four in memory.
+const HEADERS_MAX: usize = 10_000;
 
 /// One record. Slices of the batch, or of its decompressed records.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,29 +49,70 @@ pub enum RecordError {
         /// The bound.
         max: usize,
     },
-    /// A record's fields do not fit its length, or the count is wrong.
+    /// A record's fields do not fit its length, or the count is wrong, or there are more than
+    /// 10,000 headers.
     #[error("malformed record")]
     Malformed,
 }
 
-/// Decodes every record of one batch. `decompressed_bytes_max` bounds what compression unfolds to.
+/// The records of one batch, one after the other. A record of seven bytes takes a hundred in
+/// memory, so that a batch of millions is never a list.
 ///
 /// Offsets rise from record to record and stay within the batch (a compacted batch has gaps).
-///
-/// # Errors
-/// See [`RecordError`]. Memory is taken as bytes are there, never by a count alone.
-pub fn decode(
-    batch: &Bytes,
-    header: &BatchHeader,
-    decompressed_bytes_max: usize,
-) -> Result<Vec<Record>, RecordError> {
-    let payload = payload(batch, header, decompressed_bytes_max)?;
-    let mut walk = Walk::new(&payload, header).ok_or(RecordError::Malformed)?;
-    let mut records = Vec::with_capacity(walk.records_left.min(payload.len() / RECORD_BYTES_MIN));
-    while let Some(record) = walk.next() {
-        records.push(record?.to_record(&payload));
+#[derive(Clone, Debug)]
+pub struct Records {
+    payload: Bytes,
+    header: BatchHeader,
+    place: Place,
+}
+
+impl Records {
+    /// Unfolds a batch to at most `decompressed_bytes_max` and walks through it, so that every
+    /// record is known to be well-formed before the first is given.
+    ///
+    /// # Errors
+    /// See [`RecordError`]. Memory is taken as bytes are there, never by a count alone.
+    pub fn open(
+        batch: &Bytes,
+        header: &BatchHeader,
+        decompressed_bytes_max: usize,
+    ) -> Result<Self, RecordError> {
+        let payload = payload(batch, header, decompressed_bytes_max)?;
+        let records_left =
+            usize::try_from(header.record_count).map_err(|_| RecordError::Malformed)?;
+        let place = Place { byte: 0, records_left, delta_min: 0 };
+        let mut walk = Walk::new(&payload, header, place);
+        while let Some(record) = walk.next() {
+            record?;
+        }
+        Ok(Self { payload, header: *header, place })
     }
-    Ok(records)
+
+    /// Bytes of all records, which stay in memory as long as one of them.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
+impl Iterator for Records {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        let mut walk = Walk::new(&self.payload, &self.header, self.place);
+        let record = walk.next()?.ok()?;
+        self.place = Place { byte: self.payload.len() - walk.reader.len(), ..walk.place };
+        Some(record.to_record(&self.payload))
+    }
+}
+
+/// Where a walk stands.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// In the payload.
+    byte: usize,
+    records_left: usize,
+    /// The least offset delta that the next record may have.
+    delta_min: i32,
 }
 
 /// The records' bytes, decompressed.
@@ -121,26 +162,24 @@ impl RecordRef<'_> {
 struct Walk<'a> {
     reader: Reader<'a>,
     batch: &'a BatchHeader,
-    records_left: usize,
-    /// The least offset delta that the next record may have.
-    delta_min: i32,
+    /// But for its byte, which the reader knows.
+    place: Place,
 }
 
 impl<'a> Walk<'a> {
-    fn new(payload: &'a [u8], batch: &'a BatchHeader) -> Option<Self> {
-        let records_left = usize::try_from(batch.record_count).ok()?;
-        Some(Self { reader: Reader::new(payload), batch, records_left, delta_min: 0 })
+    fn new(payload: &'a [u8], batch: &'a BatchHeader, place: Place) -> Self {
+        Self { reader: Reader::new(&payload[place.byte..]), batch, place }
     }
 
     /// The next record; after the last one nothing may be left.
     fn next(&mut self) -> Option<Result<RecordRef<'a>, RecordError>> {
-        let Some(records_left) = self.records_left.checked_sub(1) else {
+        let Some(records_left) = self.place.records_left.checked_sub(1) else {
             let is_at_end = self.reader.is_empty();
             // The complaint is made once.
             self.reader = Reader::new(&[]);
             return (!is_at_end).then_some(Err(RecordError::Malformed));
         };
-        self.records_left = records_left;
+        self.place.records_left = records_left;
         Some(self.record().ok_or(RecordError::Malformed))
     }
 
@@ -150,10 +189,10 @@ impl<'a> Walk<'a> {
         fields.take(1)?;
         let timestamp_delta = fields.varlong()?;
         let offset_delta = fields.varint()?;
-        if !(self.delta_min..=self.batch.last_offset_delta).contains(&offset_delta) {
+        if !(self.place.delta_min..=self.batch.last_offset_delta).contains(&offset_delta) {
             return None;
         }
-        self.delta_min = offset_delta.checked_add(1)?;
+        self.place.delta_min = offset_delta.checked_add(1)?;
         let key = nullable(&mut fields)?;
         let value = nullable(&mut fields)?;
         let headers = headers(&mut fields)?;
@@ -169,7 +208,7 @@ impl<'a> Walk<'a> {
 
 /// Walks the headers to the end of the record.
 fn headers<'a>(fields: &mut Reader<'a>) -> Option<(usize, Reader<'a>)> {
-    let count = usize::try_from(fields.varint()?).ok()?;
+    let count = usize::try_from(fields.varint()?).ok().filter(|count| *count <= HEADERS_MAX)?;
     let start = *fields;
     for _ in 0..count {
         header(fields)?;

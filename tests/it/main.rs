@@ -1,12 +1,15 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
+mod admin;
 mod flips;
 mod idempotence;
 mod kafka;
 mod limits;
 mod rest;
 mod restart;
+mod slow_peers;
 mod socket;
 mod startup;
 mod strace;
 mod support;
+mod ws_protocol;

@@ -6,7 +6,11 @@
 //! time for each group, so that their order is kept, answered and visible once durable.
 //!
 //! Bounds: the inbox, groups, members and pending ids of a group, bytes of a group and of all
-//! groups, commits that wait. A client that is gone costs its ticket until the group answers it.
+//! groups, bytes of committed offsets, commits that wait and their bytes. A client that is gone
+//! costs its ticket until the group answers it.
+//!
+//! Offsets of a topic that is deleted go with it: those that are durable, those that wait, those
+//! that come later from a client that does not know yet, and those that a crash left behind.
 //!
 //! Membership is not kept over a restart: members are told UNKNOWN_MEMBER_ID and join again.
 
@@ -54,6 +58,10 @@ pub struct Options {
     pub bytes_max: usize,
     /// Most offset commits that wait for `broker.redb`.
     pub commits_pending_max: usize,
+    /// Most bytes of offsets that wait for `broker.redb`.
+    pub commit_bytes_pending_max: usize,
+    /// Most bytes of committed offsets in all groups together, with their clients' words.
+    pub offset_bytes_max: usize,
     /// How long offsets are kept after their group became empty.
     pub offsets_retention: Duration,
     /// How often old offsets and groups are looked for.
@@ -69,6 +77,8 @@ impl Options {
             group: Limits { members_max: 1000, pending_members_max: 1000, bytes_max: 16 << 20 },
             bytes_max: 256 << 20,
             commits_pending_max: 4096,
+            commit_bytes_pending_max: 32 << 20,
+            offset_bytes_max: 128 << 20,
             offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
             retention_check: Duration::from_secs(10 * 60),
         }
@@ -132,6 +142,15 @@ pub struct Coordinator {
     reserved: Arc<str>,
 }
 
+/// What the coordinator has to be told of the rest of the broker.
+#[derive(Clone)]
+pub struct Facts {
+    /// Where the daemon's own group stands.
+    pub progress: ReservedProgress,
+    /// Whether there is such a partition now.
+    pub has_partition: Arc<dyn Fn(&TopicPartition) -> bool + Send + Sync>,
+}
+
 /// Loads the committed offsets and starts the worker.
 ///
 /// # Errors
@@ -140,24 +159,24 @@ pub fn start(
     options: Options,
     meta: Meta,
     clock: Clock,
-    progress: ReservedProgress,
+    facts: Facts,
 ) -> Result<Coordinator, MetaError> {
     let offsets = meta.load_offsets()?;
     let offsets = offsets.into_iter().map(|(group, topic, partition, committed)| {
         (group, TopicPartition { topic, partition }, committed)
     });
-    Ok(start_with(options, meta, clock, (progress, offsets.collect())))
+    Ok(start_with(options, meta, clock, (facts, offsets.collect())))
 }
 
 fn start_with<S: OffsetStore>(
     options: Options,
     store: S,
     clock: Clock,
-    (progress, offsets): (ReservedProgress, Vec<(String, TopicPartition, CommittedOffset)>),
+    (facts, offsets): (Facts, Vec<(String, TopicPartition, CommittedOffset)>),
 ) -> Coordinator {
     let (inbox, commands) = mpsc::channel(INBOX_MAX);
     let reserved = Arc::from(options.reserved_group.as_str());
-    let mut worker = worker::Worker::new(options, store, clock, progress);
+    let mut worker = worker::Worker::new(options, store, clock, facts);
     worker.load(offsets);
     // Its keeper is `Coordinator::ended`: a worker that panics drops its inbox.
     drop(tokio::spawn(worker.run(commands)));

@@ -84,7 +84,16 @@ impl OffsetStore for MemoryStore {
 /// A coordinator without a disk, for the tests of the handlers.
 pub(in crate::broker) fn in_memory(progress: ReservedProgress) -> Coordinator {
     let store = MemoryStore::new(Semaphore::MAX_PERMITS);
-    start_with(Options::new("taskwire"), store, Clock::manual(NOW_MS), (progress, Vec::new()))
+    let facts = Facts { progress, ..facts() };
+    start_with(Options::new("taskwire"), store, Clock::manual(NOW_MS), (facts, Vec::new()))
+}
+
+/// Every topic is there but "gone".
+fn facts() -> Facts {
+    Facts {
+        progress: ReservedProgress::default(),
+        has_partition: Arc::new(|at| at.topic.as_str() != "gone"),
+    }
 }
 
 fn coordinator() -> Coordinator {
@@ -92,8 +101,21 @@ fn coordinator() -> Coordinator {
 }
 
 fn with_store(store: &MemoryStore, clock: &Clock) -> Coordinator {
-    let progress = ReservedProgress::default();
-    start_with(Options::new("taskwire"), store.clone(), clock.clone(), (progress, Vec::new()))
+    with_options(store, clock, Options::new("taskwire"))
+}
+
+fn with_options(store: &MemoryStore, clock: &Clock, options: Options) -> Coordinator {
+    start_with(options, store.clone(), clock.clone(), (facts(), Vec::new()))
+}
+
+/// A later start on what the store holds.
+fn started_again(store: &MemoryStore, clock: &Clock) -> Coordinator {
+    let state = store.state.lock().expect("no panic while it is held");
+    let rows = state.offsets.iter();
+    let loaded = rows.map(|((group, at), offset)| (group.clone(), at.clone(), offset.clone()));
+    let loaded = (facts(), loaded.collect());
+    drop(state);
+    start_with(Options::new("taskwire"), store.clone(), clock.clone(), loaded)
 }
 
 fn place(topic: &str, partition: i32) -> TopicPartition {
@@ -274,8 +296,7 @@ async fn commit_that_the_disk_refuses_changes_nothing() {
 async fn commits_that_wait_are_bounded() {
     let store = MemoryStore::new(0);
     let options = Options { commits_pending_max: 1, ..Options::new("taskwire") };
-    let loaded = (ReservedProgress::default(), Vec::new());
-    let coordinator = start_with(options, store.clone(), Clock::manual(NOW_MS), loaded);
+    let coordinator = with_options(&store, &Clock::manual(NOW_MS), options);
     let commit = || coordinator.commit("g", simple(), vec![(place("t", 0), offset(1))]);
     let mut first = pin!(commit());
     begin(first.as_mut()).await;
@@ -304,8 +325,8 @@ async fn offsets_of_an_earlier_run_are_there_at_start() {
     let NewOffset { offset, leader_epoch, metadata } = offset(7);
     let loaded = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms: NOW_MS };
     let loaded = vec![("old".to_owned(), place("t", 1), loaded)];
-    let (options, progress) = (Options::new("taskwire"), ReservedProgress::default());
-    let coordinator = start_with(options, store, Clock::manual(NOW_MS), (progress, loaded));
+    let options = Options::new("taskwire");
+    let coordinator = start_with(options, store, Clock::manual(NOW_MS), (facts(), loaded));
     assert_eq!(committed(&coordinator, "old", &place("t", 1)).await, Some(7));
     assert_eq!(coordinator.fetch("old", None).await.expect("runs").len(), 1);
     assert_eq!(coordinator.fetch("other", None).await, Ok(Vec::new()));
@@ -367,10 +388,162 @@ async fn deleted_topic_takes_its_offsets_along() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn commit_on_its_way_does_not_outlive_its_topic() {
+    let store = MemoryStore::new(0);
+    let coordinator = with_store(&store, &Clock::manual(NOW_MS));
+    let offsets = || vec![(place("t", 0), offset(1)), (place("kept", 0), offset(2))];
+    let mut at_disk = pin!(coordinator.commit("g", simple(), offsets()));
+    let mut waiting = pin!(coordinator.commit("g", simple(), offsets()));
+    begin(at_disk.as_mut()).await;
+    begin(waiting.as_mut()).await;
+    coordinator.forget_topic(&place("t", 0).topic).await;
+    store.permits.add_permits(10);
+    assert_eq!((at_disk.await, waiting.await), (Ok(()), Ok(())));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(committed(&coordinator, "g", &place("t", 0)).await, None);
+    assert_eq!(committed(&coordinator, "g", &place("kept", 0)).await, Some(2));
+    assert_eq!(store.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commit_for_a_topic_that_just_went_leaves_nothing() {
+    let store = MemoryStore::new(10);
+    let coordinator = with_store(&store, &Clock::manual(NOW_MS));
+    let offsets = vec![(place("gone", 0), offset(1)), (place("kept", 0), offset(2))];
+    assert_eq!(coordinator.commit("g", simple(), offsets).await, Ok(()));
+    assert_eq!(committed(&coordinator, "g", &place("gone", 0)).await, None);
+    assert_eq!(store.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_that_a_crash_left_of_a_deleted_topic_are_dropped_at_start() {
+    let store = MemoryStore::new(10);
+    let NewOffset { offset, leader_epoch, metadata } = offset(7);
+    let row = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms: NOW_MS };
+    for topic in ["gone", "kept"] {
+        let key = ("g".to_owned(), place(topic, 0));
+        store.state.lock().expect("no panic").offsets.insert(key, row.clone());
+    }
+    let coordinator = started_again(&store, &Clock::manual(NOW_MS));
+    assert_eq!(committed(&coordinator, "g", &place("gone", 0)).await, None);
+    assert_eq!(committed(&coordinator, "g", &place("kept", 0)).await, Some(7));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(store.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_expire_however_often_the_daemon_starts() {
+    let store = MemoryStore::new(10);
+    let clock = Clock::manual(NOW_MS);
+    let coordinator = with_store(&store, &clock);
+    let offsets = vec![(place("t", 0), offset(1))];
+    assert_eq!(coordinator.commit("left", simple(), offsets).await, Ok(()));
+    let mut coordinator = coordinator;
+    for day in 1..=8_i64 {
+        clock.set(NOW_MS + day * 24 * 60 * 60 * 1000);
+        coordinator = started_again(&store, &clock);
+        sleep(Duration::from_secs(60 * 60)).await;
+        assert_eq!(store.len(), usize::from(day < 8), "day {day}");
+    }
+    drop(coordinator);
+}
+
+#[tokio::test(start_paused = true)]
+async fn group_that_lived_without_commits_keeps_its_offsets_over_a_start() {
+    let store = MemoryStore::new(100);
+    let clock = Clock::manual(NOW_MS);
+    let coordinator = with_store(&store, &clock);
+    join(&coordinator, "", "a").await;
+    coordinator.sync("g", sync_request("a", 1, &[])).await.expect("assigned");
+    let offsets = vec![(place("t", 0), offset(1)), (place("u", 0), offset(2))];
+    assert_eq!(coordinator.commit("g", member("a", 1), offsets).await, Ok(()));
+    for day in 1..=8_i64 {
+        clock.set(NOW_MS + day * 24 * 60 * 60 * 1000);
+        for _ in 0..200 {
+            sleep(Duration::from_secs(5)).await;
+            assert_eq!(coordinator.heartbeat("g", member("a", 1)).await, Ok(()));
+        }
+    }
+    // A sign of life a day, each of one offset.
+    assert_eq!(store.writes(), 9);
+    drop(coordinator);
+    let coordinator = started_again(&store, &clock);
+    sleep(Duration::from_secs(60 * 60)).await;
+    assert_eq!(committed(&coordinator, "g", &place("t", 0)).await, Some(1));
+    assert_eq!(committed(&coordinator, "g", &place("u", 0)).await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_of_commits_are_bounded_on_their_way_and_kept() {
+    let wordy = |topic: &str| {
+        let metadata = "x".repeat(1000);
+        vec![(place(topic, 0), NewOffset { metadata, ..offset(1) })]
+    };
+    let store = MemoryStore::new(0);
+    let options = Options {
+        commit_bytes_pending_max: 2000,
+        offset_bytes_max: 3500,
+        ..Options::new("taskwire")
+    };
+    let coordinator = with_options(&store, &Clock::manual(NOW_MS), options);
+    let mut first = pin!(coordinator.commit("g", simple(), wordy("a")));
+    begin(first.as_mut()).await;
+    let refused = coordinator.commit("h", simple(), wordy("a")).await;
+    assert_eq!(refused, Err(ErrorCode::CoordinatorNotAvailable));
+    store.permits.add_permits(100);
+    assert_eq!(first.await, Ok(()));
+    for _ in 0..5 {
+        assert_eq!(coordinator.commit("g", simple(), wordy("a")).await, Ok(()));
+    }
+    assert_eq!(coordinator.commit("h", simple(), wordy("a")).await, Ok(()));
+    assert_eq!(coordinator.commit("i", simple(), wordy("a")).await, Ok(()));
+    let refused = coordinator.commit("j", simple(), wordy("a")).await;
+    assert_eq!(refused, Err(ErrorCode::PolicyViolation));
+    assert_eq!(coordinator.delete("h").await, Ok(()));
+    assert_eq!(coordinator.commit("j", simple(), wordy("a")).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn assignments_of_all_groups_together_are_bounded() {
+    let options = Options { bytes_max: 5000, ..Options::new("taskwire") };
+    let coordinator = with_options(&MemoryStore::new(10), &Clock::manual(NOW_MS), options);
+    for (group, is_taken) in [("g", true), ("h", true), ("i", false)] {
+        let joined = coordinator.join(group, join_request("", "a")).await.expect("joins");
+        let large = vec![("a".to_owned(), Bytes::from(vec![0; 1500]))];
+        let assignment = SyncRequest { assignments: large, ..sync_request("a", 1, &[]) };
+        let synced = coordinator.sync(group, assignment).await;
+        assert_eq!((joined.generation, synced.is_ok()), (1, is_taken), "{group}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_were_given_out_keep_no_group_from_being_founded() {
+    let options = Options { groups_max: 3, ..Options::new("taskwire") };
+    let coordinator = with_options(&MemoryStore::new(10), &Clock::manual(NOW_MS), options);
+    let asks = |id: &str| JoinRequest { requires_known_id: true, ..join_request(id, "a") };
+    for group in ["x", "y", "z"] {
+        let refused = coordinator.join(group, asks("")).await.expect_err("an id first");
+        assert_eq!(refused.error, ErrorCode::MemberIdRequired);
+    }
+    assert!(coordinator.join("g", join_request("", "b")).await.is_ok());
+    let refused = coordinator.join("x", asks("a")).await.expect_err("forgotten");
+    assert_eq!(refused.error, ErrorCode::UnknownMemberId);
+    let listed = coordinator.list().await.expect("runs");
+    let listed: Vec<_> = listed.iter().map(|group| group.group.as_str()).collect();
+    assert_eq!(listed, ["g", "taskwire"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_a_group_that_is_not_there_is_told_one_by_one() {
+    let unknown = Err(ErrorCode::UnknownMemberId);
+    let left = coordinator().leave("g", vec![identity("a"), identity("b")]).await;
+    assert_eq!(left, Ok(vec![unknown, unknown]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn number_of_groups_is_bounded() {
     let options = Options { groups_max: 1, ..Options::new("taskwire") };
-    let loaded = (ReservedProgress::default(), Vec::new());
-    let coordinator = start_with(options, MemoryStore::new(10), Clock::manual(NOW_MS), loaded);
+    let coordinator = with_options(&MemoryStore::new(10), &Clock::manual(NOW_MS), options);
     join(&coordinator, "", "a").await;
     let refused = coordinator.join("other", join_request("", "b")).await.expect_err("full");
     assert_eq!(refused.error, ErrorCode::GroupMaxSizeReached);

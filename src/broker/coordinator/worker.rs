@@ -1,9 +1,9 @@
 //! The owner of every group: takes commands, keeps the timers, carries out effects.
 
 use super::{
-    Command, CommitResult, Committer, FetchedOffsets, LeaveResults, ListedGroup, NewOffset,
-    OffsetStore, Options, Reply, ReservedProgress, answer,
-    lane::{Job, Lane, Offsets, Write},
+    Command, CommitResult, Committer, Facts, FetchedOffsets, LeaveResults, ListedGroup, NewOffset,
+    OffsetStore, Options, Reply, answer,
+    lane::{self, Job, Lane, Offsets, Pending, Write},
     reserved,
 };
 use crate::{
@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
@@ -54,7 +54,7 @@ pub(super) struct Worker<S> {
     options: Options,
     store: S,
     clock: Clock,
-    progress: ReservedProgress,
+    facts: Facts,
     started: Instant,
     next_retention: Duration,
     groups: BTreeMap<Arc<str>, Entry>,
@@ -62,8 +62,11 @@ pub(super) struct Worker<S> {
     waiters: HashMap<Ticket, Waiter>,
     last_ticket: u64,
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
-    commits_pending: usize,
+    pending: Pending,
+    /// Of members, in all groups.
     bytes: usize,
+    /// Of committed offsets, in all groups.
+    offset_bytes: usize,
 }
 
 enum Event {
@@ -73,37 +76,48 @@ enum Event {
 }
 
 impl<S: OffsetStore> Worker<S> {
-    pub(super) fn new(
-        options: Options,
-        store: S,
-        clock: Clock,
-        progress: ReservedProgress,
-    ) -> Self {
+    pub(super) fn new(options: Options, store: S, clock: Clock, facts: Facts) -> Self {
         Self {
             next_retention: options.retention_check,
             options,
             store,
             clock,
-            progress,
+            facts,
             started: Instant::now(),
             groups: BTreeMap::new(),
             timers: BTreeSet::new(),
             waiters: HashMap::new(),
             last_ticket: 0,
             writes: FuturesUnordered::new(),
-            commits_pending: 0,
+            pending: Pending::default(),
             bytes: 0,
+            offset_bytes: 0,
         }
     }
 
-    /// Takes over the offsets of an earlier run. Their groups count as empty from now on, so that
-    /// members have the whole retention time to come back.
+    /// Takes over the offsets of an earlier run. Each group counts as empty since its newest sign
+    /// of life, however often the daemon starts.
     pub(super) fn load(&mut self, offsets: Vec<(String, TopicPartition, CommittedOffset)>) {
+        let mut gone: BTreeMap<Arc<str>, Vec<TopicPartition>> = BTreeMap::new();
         for (group, at, committed) in offsets {
             if group == self.options.reserved_group {
                 continue;
             }
-            self.entry(Arc::from(group)).offsets.insert(at, committed);
+            let group: Arc<str> = Arc::from(group);
+            if !(self.facts.has_partition)(&at) {
+                gone.entry(group).or_default().push(at);
+                continue;
+            }
+            let entry = self.entry(group);
+            let seen_ms = committed.committed_at_ms.saturating_add(SIGN_OF_LIFE_MS);
+            let before = if entry.offsets.is_empty() { None } else { entry.empty_since_ms };
+            entry.empty_since_ms = before.max(Some(seen_ms));
+            entry.offsets.insert(at, committed);
+        }
+        self.offset_bytes = self.groups.values().map(|entry| entry.offsets.bytes()).sum();
+        for (group, partitions) in gone {
+            info!(%group, offsets = partitions.len(), "offsets of deleted topics are dropped");
+            self.write(&group, Write::Forget(partitions));
         }
     }
 
@@ -135,7 +149,9 @@ impl<S: OffsetStore> Worker<S> {
             Command::Heartbeat(group, member, reply) => {
                 answer(reply, self.heartbeat(&group, &member));
             }
-            Command::Leave(group, leavers, reply) => answer(reply, self.leave(&group, &leavers)),
+            Command::Leave(group, leavers, reply) => {
+                answer(reply, Ok(self.leave(&group, &leavers)));
+            }
             Command::Commit(group, committer, offsets, reply) => {
                 self.commit(&group, &committer, (offsets, reply));
             }
@@ -184,6 +200,13 @@ impl<S: OffsetStore> Worker<S> {
             answer(reply, Err(ErrorCode::UnknownMemberId));
             return;
         }
+        let asked: usize = request.assignments.iter().map(|(_, bytes)| bytes.len()).sum();
+        if self.bytes.saturating_add(asked) > self.options.bytes_max {
+            warn!(%group, bytes = self.bytes, "groups hold too much, assignment refused");
+            // As for an assignment that is too large for its group.
+            answer(reply, Err(ErrorCode::UnknownServerError));
+            return;
+        }
         let now = self.now();
         let ticket = self.ticket(Waiter::Sync(reply));
         let effects = self.entry(group.clone()).group.sync(ticket, request, now);
@@ -199,13 +222,15 @@ impl<S: OffsetStore> Worker<S> {
         entry.group.heartbeat(&member.identity, member.generation, now)
     }
 
-    fn leave(&mut self, group: &Arc<str>, leavers: &[Identity]) -> Result<LeaveResults, ErrorCode> {
+    fn leave(&mut self, group: &Arc<str>, leavers: &[Identity]) -> LeaveResults {
         let now = self.now();
-        let entry = self.groups.get_mut(group).ok_or(ErrorCode::UnknownMemberId)?;
+        let Some(entry) = self.groups.get_mut(group) else {
+            return leavers.iter().map(|_| Err(ErrorCode::UnknownMemberId)).collect();
+        };
         let (results, effects) = entry.group.leave(leavers, now);
         self.carry_out(effects);
         self.after_event(group);
-        Ok(results)
+        results
     }
 
     fn commit(
@@ -214,7 +239,8 @@ impl<S: OffsetStore> Worker<S> {
         committer: &Committer,
         (offsets, reply): (Vec<(TopicPartition, NewOffset)>, Reply<CommitResult>),
     ) {
-        if let Err(error) = self.admit_commit(group, committer) {
+        let bytes = offsets.iter().map(|(at, new)| lane::cost(at, &new.metadata)).sum();
+        if let Err(error) = self.admit_commit(group, committer, bytes) {
             answer(reply, Err(error));
             return;
         }
@@ -223,15 +249,39 @@ impl<S: OffsetStore> Worker<S> {
             let NewOffset { offset, leader_epoch, metadata } = new;
             (at, CommittedOffset { offset, leader_epoch, metadata, committed_at_ms })
         });
-        let offsets = stamped.collect();
-        self.commits_pending += 1;
+        // Of a topic that went a moment ago: as if it had come a moment before.
+        let offsets = stamped.filter(|(at, _)| (self.facts.has_partition)(at)).collect();
+        self.write_commit(group, offsets, reply);
+    }
+
+    fn write_commit(
+        &mut self,
+        group: &Arc<str>,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+        reply: Reply<CommitResult>,
+    ) {
+        self.pending.commits += 1;
+        self.pending.bytes += lane::cost_of(&offsets);
         self.write(group, Write::Commit(offsets, reply));
     }
 
-    fn admit_commit(&mut self, group: &Arc<str>, committer: &Committer) -> Result<(), ErrorCode> {
-        if self.commits_pending >= self.options.commits_pending_max {
-            warn!(%group, pending = self.commits_pending, "too many commits wait, one refused");
+    fn admit_commit(
+        &mut self,
+        group: &Arc<str>,
+        committer: &Committer,
+        bytes: usize,
+    ) -> Result<(), ErrorCode> {
+        let pending = &self.pending;
+        let bytes = pending.bytes.saturating_add(bytes);
+        if pending.commits >= self.options.commits_pending_max
+            || bytes > self.options.commit_bytes_pending_max
+        {
+            warn!(%group, pending = pending.commits, "too many commits wait, one refused");
             return Err(ErrorCode::CoordinatorNotAvailable);
+        }
+        if self.offset_bytes.saturating_add(bytes) > self.options.offset_bytes_max {
+            warn!(%group, bytes = self.offset_bytes, "offsets hold too much, a commit refused");
+            return Err(ErrorCode::PolicyViolation);
         }
         let now = self.now();
         if let Some(entry) = self.groups.get_mut(group) {
@@ -246,7 +296,11 @@ impl<S: OffsetStore> Worker<S> {
 
     fn fetch(&self, group: &str, partitions: Option<Vec<TopicPartition>>) -> FetchedOffsets {
         if group == self.options.reserved_group {
-            return reserved::fetch(partitions, &self.progress.snapshot(), self.clock.now_ms());
+            return reserved::fetch(
+                partitions,
+                &self.facts.progress.snapshot(),
+                self.clock.now_ms(),
+            );
         }
         let offsets = self.groups.get(group).map(|entry| &entry.offsets);
         match partitions {
@@ -255,7 +309,7 @@ impl<S: OffsetStore> Worker<S> {
                 partitions.into_iter().map(|at| (at.clone(), committed(&at))).collect()
             }
             None => {
-                let all = offsets.into_iter().flatten();
+                let all = offsets.into_iter().flat_map(Offsets::iter);
                 all.map(|(at, committed)| (at.clone(), Some(committed.clone()))).collect()
             }
         }
@@ -263,7 +317,7 @@ impl<S: OffsetStore> Worker<S> {
 
     fn describe(&self, group: &str) -> Description {
         if group == self.options.reserved_group {
-            return reserved::describe(group, &self.progress.snapshot());
+            return reserved::describe(group, &self.facts.progress.snapshot());
         }
         self.groups.get(group).map_or_else(
             || Description {
@@ -300,10 +354,10 @@ impl<S: OffsetStore> Worker<S> {
         let ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
         for id in ids {
             let Some(entry) = self.groups.get(&id) else { continue };
-            let of_topic = entry.offsets.keys().filter(|at| at.topic == *topic);
-            let partitions: Vec<TopicPartition> = of_topic.cloned().collect();
-            if !partitions.is_empty() {
-                self.write(&id, Write::Forget(partitions));
+            let has_some = entry.offsets.iter().any(|(at, _)| at.topic == *topic);
+            // What waits for the disk may be of this topic, too.
+            if has_some || !entry.lane.is_empty() {
+                self.write(&id, Write::ForgetTopic(topic.clone()));
             }
         }
     }
@@ -314,9 +368,8 @@ impl<S: OffsetStore> Worker<S> {
     }
 
     fn begin_write(&mut self, group: &Arc<str>) {
-        let Some(job) = self.groups.get_mut(group).and_then(|entry| entry.lane.next_job()) else {
-            return;
-        };
+        let Some(entry) = self.groups.get_mut(group) else { return };
+        let Some(job) = entry.lane.next_job(&entry.offsets) else { return };
         let (store, group) = (self.store.clone(), group.clone());
         self.writes.push(Box::pin(async move {
             let result = match job {
@@ -335,7 +388,11 @@ impl<S: OffsetStore> Worker<S> {
             ErrorCode::CoordinatorNotAvailable
         });
         let Some(entry) = self.groups.get_mut(&group) else { return };
-        self.commits_pending -= entry.lane.finish(result, &mut entry.offsets);
+        let before = entry.offsets.bytes();
+        let done = entry.lane.finish(result, &mut entry.offsets);
+        self.offset_bytes = self.offset_bytes - before + entry.offsets.bytes();
+        self.pending.commits -= done.commits;
+        self.pending.bytes -= done.bytes;
         self.begin_write(&group);
         self.drop_if_unused(&group);
     }
@@ -370,10 +427,14 @@ impl<S: OffsetStore> Worker<S> {
             self.drop_if_unused(&id);
             let Some(entry) = self.groups.get(&id) else { continue };
             // A write under way could be for the very partition.
-            let is_left = entry.group.is_deserted()
-                && entry.lane.is_empty()
-                && entry.empty_since_ms.is_some_and(|since| since < oldest_ms);
-            if !is_left {
+            if !entry.lane.is_empty() {
+                continue;
+            }
+            if !entry.group.is_deserted() {
+                self.note_life(&id);
+                continue;
+            }
+            if entry.empty_since_ms.is_none_or(|since| since >= oldest_ms) {
                 continue;
             }
             let old = entry.offsets.iter().filter(|(_, old)| old.committed_at_ms < oldest_ms);
@@ -383,6 +444,22 @@ impl<S: OffsetStore> Worker<S> {
                 self.write(&id, Write::Forget(partitions));
             }
         }
+    }
+
+    /// Leaves a durable sign that a group lives whose members had nothing to commit for long: its
+    /// newest offset again, with the time of now. A later start counts from it.
+    fn note_life(&mut self, group: &Arc<str>) {
+        let Some(entry) = self.groups.get(group) else { return };
+        let newest = entry.offsets.iter().max_by_key(|(_, offset)| offset.committed_at_ms);
+        let Some((at, offset)) = newest else { return };
+        let committed_at_ms = self.clock.now_ms();
+        if offset.committed_at_ms > committed_at_ms.saturating_sub(SIGN_OF_LIFE_MS) {
+            return;
+        }
+        let again = (at.clone(), CommittedOffset { committed_at_ms, ..offset.clone() });
+        // Nobody waits: a failure is logged with the write, and the next check tries again.
+        let (reply, _) = oneshot::channel();
+        self.write_commit(group, vec![again], reply);
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -427,7 +504,7 @@ impl<S: OffsetStore> Worker<S> {
         let (limits, now_ms) = (self.options.group, self.clock.now_ms());
         self.groups.entry(group).or_insert_with(|| Entry {
             group: Group::new(limits),
-            offsets: Offsets::new(),
+            offsets: Offsets::default(),
             lane: Lane::default(),
             timer: None,
             bytes: 0,
@@ -437,7 +514,15 @@ impl<S: OffsetStore> Worker<S> {
 
     fn has_room_for_group(&mut self) -> bool {
         if self.groups.len() >= self.options.groups_max {
-            self.groups.retain(|_, entry| !entry.is_unused());
+            // Ids that were given out and not used yet count for nothing: who comes back with one
+            // is told to begin anew. Timers of a group that is gone find nothing.
+            let mut freed = 0;
+            self.groups.retain(|_, entry| {
+                let is_kept = entry.is_of_use();
+                freed += if is_kept { 0 } else { entry.bytes };
+                is_kept
+            });
+            self.bytes -= freed;
         }
         let has_room = self.groups.len() < self.options.groups_max;
         if !has_room {
@@ -472,6 +557,15 @@ impl<S: OffsetStore> Worker<S> {
 impl Entry {
     /// Nobody is in it and it keeps nothing. It has no timer then.
     fn is_unused(&self) -> bool {
-        self.group.is_deserted() && self.offsets.is_empty() && self.lane.is_empty()
+        self.group.is_deserted() && !self.is_of_use()
+    }
+
+    /// It has members, or keeps something.
+    fn is_of_use(&self) -> bool {
+        self.group.has_members() || !self.offsets.is_empty() || !self.lane.is_empty()
     }
 }
+
+/// How often a group that has members and commits nothing leaves a sign of life. Its offsets may
+/// be kept for that much longer.
+const SIGN_OF_LIFE_MS: i64 = 60 * 60 * 1000;

@@ -47,6 +47,13 @@ const NEW_MEMBER_JOIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// A shorter rebalance timeout would postpone a rebalance by nothing, again and again.
 const REBALANCE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
+/// What a member costs beside its texts.
+const MEMBER_BYTES: usize = 512;
+/// What a protocol of a member costs beside its texts.
+const PROTOCOL_BYTES: usize = 96;
+/// What an id costs that was given out and not used yet.
+const PENDING_ID_BYTES: usize = 512;
+
 /// Bounds of one group.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -320,9 +327,14 @@ impl Group {
         self.members.is_empty() && self.pending.is_empty()
     }
 
-    /// Bytes of metadata and assignments that it holds.
+    /// Whether somebody is in it.
+    pub fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// Bytes that it holds: members with their metadata and assignments, and ids given out.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.pending.len() * PENDING_ID_BYTES
     }
 
     /// The group as DescribeGroups shows it.
@@ -373,11 +385,13 @@ impl Member {
     fn bytes(&self) -> usize {
         let names = [Some(&self.client_id), Some(&self.client_host), self.instance_id.as_ref()];
         names.into_iter().flatten().map(|name| name.len()).sum::<usize>()
+            + MEMBER_BYTES
             + protocol_bytes(&self.protocols)
             + self.assignment.len()
     }
 }
 
 fn protocol_bytes(protocols: &[Protocol]) -> usize {
-    protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len()).sum()
+    let one = |protocol: &Protocol| protocol.name.len() + protocol.metadata.len() + PROTOCOL_BYTES;
+    protocols.iter().map(one).sum()
 }

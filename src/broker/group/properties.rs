@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
-const LIMITS: Limits = Limits { members_max: 4, pending_members_max: 2, bytes_max: 400 };
+const LIMITS: Limits = Limits { members_max: 4, pending_members_max: 2, bytes_max: 2600 };
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(15);
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const LIMITS: Limits = Limits { members_max: 3, pending_members_max: 2, bytes_max: 1000 };
+const LIMITS: Limits = Limits { members_max: 3, pending_members_max: 2, bytes_max: 4000 };
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
 

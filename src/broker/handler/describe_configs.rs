@@ -18,13 +18,20 @@ use crate::{
         },
     },
 };
+use std::collections::HashSet;
 
 pub(in crate::broker) fn handle(
     broker: &Broker,
     request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let with_synonyms = request.include_synonyms;
-    let results = request.resources.into_iter().map(|resource| {
+    // Once each: a long list of the same resource would multiply what is said of it.
+    let mut named = HashSet::new();
+    let resources = request
+        .resources
+        .into_iter()
+        .filter(|resource| named.insert((resource.resource_type, resource.resource_name.clone())));
+    let results = resources.map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());

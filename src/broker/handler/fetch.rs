@@ -7,7 +7,7 @@
 //! what read_uncommitted does.
 
 use crate::{
-    broker::{Broker, partition::PartitionHandle},
+    broker::{Broker, partition::PartitionHandle, topics::PARTITIONS_MAX},
     log::{Batches, LogReader, ReadError},
     position::{Offset, Partition},
     wire::{
@@ -26,7 +26,7 @@ pub(in crate::broker) async fn handle(
     _version: i16,
     request: FetchRequest,
 ) -> FetchResponse {
-    if let Err(code) = check_session(&request) {
+    if let Err(code) = check_session(&request).and(check_count(&request)) {
         return FetchResponse { error_code: code.code(), ..FetchResponse::default() };
     }
     let fetch = Fetch::new(&request);
@@ -56,6 +56,17 @@ fn check_session(request: &FetchRequest) -> Result<(), ErrorCode> {
     }
 }
 
+/// Every rise of a high watermark looks at all partitions again, so there are not more of them than
+/// there can be.
+fn check_count(request: &FetchRequest) -> Result<(), ErrorCode> {
+    let asked: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if asked.max(request.topics.len()) <= PARTITIONS_MAX {
+        Ok(())
+    } else {
+        Err(ErrorCode::InvalidRequest)
+    }
+}
+
 /// What is asked for.
 struct Fetch<'a> {
     topics: &'a [fetch_request::FetchTopic],
@@ -82,11 +93,12 @@ struct Read {
 
 impl<'a> Fetch<'a> {
     fn new(request: &'a FetchRequest) -> Self {
-        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
+        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
         Self {
             topics: &request.topics,
-            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
-            max_bytes: max_bytes.min(RESPONSE_BYTES_MAX),
+            // More than may be in the answer would never be there.
+            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
+            max_bytes,
             is_read_committed: request.isolation_level == 1,
         }
     }

@@ -20,14 +20,22 @@ use crate::{
         },
     },
 };
+use std::collections::HashSet;
 
 pub(in crate::broker) async fn handle(
     broker: &Broker,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::new();
+    let mut named = HashSet::new();
     for resource in request.resources {
-        let altered = alter(broker, &resource, request.validate_only).await;
+        // Each is a durable write.
+        let is_named_once = named.insert((resource.resource_type, resource.resource_name.clone()));
+        let altered = if is_named_once {
+            alter(broker, &resource, request.validate_only).await
+        } else {
+            Err((ErrorCode::InvalidRequest, "the resource is named twice".to_owned()))
+        };
         let mut response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name);
@@ -71,9 +79,11 @@ async fn alter(
 /// Makes one change; the result is checked by the caller.
 fn apply(configs: &mut Configs, change: &AlterableConfig) -> Result<(), Refused> {
     let name = change.name.to_string();
-    let value = || {
-        let why = format!("null value not supported for {name}");
-        change.value.as_ref().map(ToString::to_string).ok_or((ErrorCode::InvalidRequest, why))
+    let value = || -> Result<String, Refused> {
+        let why = || (ErrorCode::InvalidRequest, format!("null value not supported for {name}"));
+        let value = change.value.as_ref().ok_or_else(why)?;
+        configs::check_length(&name, value).map_err(|e| (ErrorCode::from(&e), e.to_string()))?;
+        Ok(value.to_string())
     };
     match change.config_operation {
         SET => drop(configs.insert(name.clone(), value()?)),

@@ -1,5 +1,6 @@
 //! ListOffsets 1 to 7: log start (-2), high watermark (-1), largest timestamp (-3, from version 7),
-//! or the first record at or after a time.
+//! or the first record at or after a time. A partition that is named twice is refused the second
+//! time, as in Kafka: each may be a look into the log.
 
 use super::fetch::check_epoch;
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
         },
     },
 };
+use std::collections::HashSet;
 
 pub(in crate::broker) async fn handle(
     broker: &Broker,
@@ -22,13 +24,16 @@ pub(in crate::broker) async fn handle(
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let mut topics = Vec::new();
+    let mut named = HashSet::new();
     for asked in request.topics {
         let topic = broker.topics().find(&asked.name);
         let mut partitions = Vec::new();
         for partition in &asked.partitions {
             let index = Partition::new(partition.partition_index);
             let handle = topic.as_ref().zip(index).and_then(|(t, index)| t.partition(index));
+            let is_named_once = named.insert((asked.name.clone(), partition.partition_index));
             partitions.push(match handle {
+                _ if !is_named_once => refused(partition, ErrorCode::InvalidRequest),
                 Some(handle) => one(handle, version, partition).await,
                 None => refused(partition, ErrorCode::UnknownTopicOrPartition),
             });
@@ -52,7 +57,7 @@ async fn one(
     let found = match asked.timestamp {
         LATEST => Ok(Some((reader.high_watermark(), -1))),
         EARLIEST => Ok(Some((reader.log_start(), -1))),
-        MAX_TIMESTAMP => by_time(reader, By::Largest).await,
+        MAX_TIMESTAMP if version >= MAX_TIMESTAMP_VERSION => by_time(reader, By::Largest).await,
         timestamp_ms if timestamp_ms >= 0 => by_time(reader, By::AtOrAfter(timestamp_ms)).await,
         _ => Err(ErrorCode::UnsupportedVersion),
     };
@@ -128,6 +133,8 @@ fn refused(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitio
 
 /// First version with the leader epoch.
 const EPOCH_VERSION: i16 = 4;
+/// First version that may ask for the largest timestamp (KIP-734).
+const MAX_TIMESTAMP_VERSION: i16 = 7;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;

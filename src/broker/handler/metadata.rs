@@ -19,6 +19,7 @@ use crate::{
         },
     },
 };
+use std::collections::HashSet;
 
 pub(in crate::broker) async fn handle(
     broker: &Broker,
@@ -31,7 +32,12 @@ pub(in crate::broker) async fn handle(
         Some(asked) if version > 0 || !asked.is_empty() => {
             let may_create = request.allow_auto_topic_creation;
             let mut topics = Vec::with_capacity(asked.len().min(TOPICS_RESERVED));
+            // Once each: a long list of the same topic would multiply its partitions.
+            let mut named = HashSet::new();
             for topic in asked {
+                if !named.insert((topic.name.clone(), topic.topic_id)) {
+                    continue;
+                }
                 topics.push(one(broker, topic, may_create, with_operations).await);
             }
             topics

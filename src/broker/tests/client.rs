@@ -179,7 +179,7 @@ pub(super) fn values(records: Bytes) -> Vec<String> {
     while !rest.is_empty() {
         let header = crate::wire::batch::BatchHeader::parse(&rest).unwrap();
         let batch = rest.split_to(header.size_bytes);
-        for record in crate::wire::record::decode(&batch, &header, 1 << 20).unwrap() {
+        for record in crate::wire::record::Records::open(&batch, &header, 1 << 20).unwrap() {
             values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
         }
     }

@@ -1,5 +1,9 @@
 use super::{client::*, *};
-use crate::wire::{ApiKey, ErrorCode, messages::*};
+use crate::wire::{
+    ApiKey, ErrorCode,
+    messages::*,
+    record::{NewRecord, encode},
+};
 use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,5 +159,42 @@ async fn list_offsets_finds_ends_and_times() {
             assert_eq!((partition.error_code, partition.offset), (0, found), "{version} {asked}");
         }
     }
+    served.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn list_offsets_finds_the_largest_timestamp_from_the_version_that_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(dir.path()).await;
+    let mut client = served.client().await;
+    client.create("a", 1).await;
+    let at = |timestamp_ms: i64| NewRecord {
+        timestamp_ms,
+        value: Some("x".into()),
+        ..NewRecord::default()
+    };
+    let ask = async |client: &mut Client, version: i16| {
+        let partition = list_offsets_request::ListOffsetsPartition::default()
+            .with_timestamp(-3)
+            .with_current_leader_epoch(-1);
+        let topic = list_offsets_request::ListOffsetsTopic::default()
+            .with_name(name("a"))
+            .with_partitions(vec![partition]);
+        let request =
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let response = client.ask(version, request).await;
+        let found = &response.topics[0].partitions[0];
+        (found.error_code, found.offset, found.timestamp)
+    };
+    assert_eq!(ask(&mut client, 7).await, (0, -1, -1));
+    for times in [&[5, 900, 7][..], &[900, 901, 3], &[901, 1]] {
+        let records: Vec<NewRecord> = times.iter().map(|time| at(*time)).collect();
+        client.produce("a", encode(&records).stamp(0, -1).1).await;
+    }
+    assert_eq!(ask(&mut client, 7).await, (0, 4, 901));
+    client.produce("a", encode(&[at(i64::MAX)]).stamp(0, -1).1).await;
+    assert_eq!(ask(&mut client, 7).await, (0, 8, i64::MAX));
+    let unsupported = ErrorCode::UnsupportedVersion.code();
+    assert_eq!(ask(&mut client, 6).await, (unsupported, -1, -1));
     served.stop().await.unwrap();
 }

@@ -22,8 +22,16 @@ use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex},
 };
+use tokio_util::sync::CancellationToken;
 
 fn open(dir: Arc<dyn Dir>) -> (PartitionHandle, Arc<Metrics>) {
+    open_watched(dir, CancellationToken::new())
+}
+
+fn open_watched(
+    dir: Arc<dyn Dir>,
+    owner_died: CancellationToken,
+) -> (PartitionHandle, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let opened = partition::open(Setup {
         place: TopicPartition { topic: topic("a"), partition: Partition::ZERO },
@@ -33,6 +41,7 @@ fn open(dir: Arc<dyn Dir>) -> (PartitionHandle, Arc<Metrics>) {
         durability: Durability::Commit,
         clock: Clock::manual(1),
         metrics: Arc::clone(&metrics),
+        owner_died,
     });
     let (handle, worker) = opened.unwrap_or_else(|error| panic!("{error}")).split();
     tokio::spawn(worker);
@@ -64,6 +73,21 @@ async fn acks_all_waits_for_the_sync_and_acks_one_does_not() {
     gate.set_open(true);
     assert_eq!(all.await.unwrap().base_offset.get(), 2);
     assert_eq!(handle.reader().high_watermark().get(), 3);
+}
+
+#[tokio::test]
+async fn an_owner_that_panics_refuses_writes_and_is_noticed() {
+    let gate = Gate::default();
+    let dir = GatedDir { inner: Arc::new(MemoryDir::new()), gate: gate.clone() };
+    let owner_died = CancellationToken::new();
+    let (handle, metrics) = open_watched(Arc::new(dir), owner_died.clone());
+    append(&handle, batch(&["x"])).await.unwrap();
+    gate.break_down();
+    let refused = append(&handle, batch(&["y"])).await;
+    assert!(matches!(refused, Err(ProduceError::Storage)), "{refused:?}");
+    owner_died.cancelled().await;
+    assert_eq!(metrics.log_failed_partitions.get(), 1);
+    assert_eq!(handle.reader().high_watermark().get(), 1);
 }
 
 #[tokio::test]
@@ -189,6 +213,16 @@ impl Gate {
     fn set_open(&self, is_open: bool) {
         *self.0.0.lock().unwrap() = is_open;
         self.0.1.notify_all();
+    }
+
+    /// Whoever passes panics from now on.
+    fn break_down(&self) {
+        let gate = self.clone();
+        let broken = std::thread::spawn(move || {
+            let _held = gate.0.0.lock().unwrap();
+            panic!("poisons the lock");
+        });
+        assert!(broken.join().is_err());
     }
 
     fn pass(&self) {

@@ -1,6 +1,7 @@
 //! The log through its door, on disks in memory.
 
 mod crash;
+mod damage;
 mod everyday;
 
 use super::{

@@ -44,6 +44,10 @@ fn expected(records: &[NewRecord], base_offset: i64) -> Vec<Record> {
         .collect()
 }
 
+fn decode(batch: &Bytes, header: &BatchHeader, max: usize) -> Outcome {
+    Ok(Records::open(batch, header, max)?.collect())
+}
+
 fn decode_stamped(batch: ProducedBatch, base_offset: i64) -> Result<Vec<Record>, RecordError> {
     let (header, bytes) = batch.stamp(base_offset, 3);
     decode(&bytes, &header, MAX)
@@ -238,6 +242,29 @@ fn a_header_count_beyond_the_record_is_malformed() {
         bytes[count] = 0x7e;
     });
     assert_eq!(outcome, Err(RecordError::Malformed));
+}
+
+#[test]
+fn more_headers_than_a_record_may_have_are_malformed() {
+    let with = |count: usize| {
+        let headers = vec![(String::new(), Bytes::new()); count];
+        decode_stamped(encode(&[NewRecord { headers, ..NewRecord::default() }]), 0)
+    };
+    assert_eq!(with(HEADERS_MAX).unwrap()[0].headers.len(), HEADERS_MAX);
+    assert_eq!(with(HEADERS_MAX + 1), Err(RecordError::Malformed));
+}
+
+#[test]
+fn a_million_tiny_records_take_the_memory_of_one() {
+    let count = 1_000_000;
+    let (header, bytes) =
+        encode_compressed(&vec![NewRecord::default(); count], Codec::Zstd).stamp(0, 0);
+    assert!(bytes.len() < 1 << 20, "{}", bytes.len());
+    let mut counted = 0;
+    let taken = measure(|| counted = Records::open(&bytes, &header, 64 << 20).unwrap().count());
+    assert_eq!(counted, count);
+    // What they unfold to, in a list that doubles, and the window of the codec.
+    assert!(taken.bytes_max < 48 << 20, "{taken:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod raw;
 pub(crate) mod socket;
 
 use serde_json::{Value, json};
@@ -235,4 +236,11 @@ pub(crate) async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut 
         assert!(Instant::now() < end, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Memory of a process.
+pub(crate) fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }

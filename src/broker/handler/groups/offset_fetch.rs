@@ -23,7 +23,8 @@ use std::collections::{BTreeMap, HashSet};
 const VERSION_BATCHED: i16 = 8;
 const NOTHING_COMMITTED: i64 = -1;
 
-/// Topics with their partitions, in the order of the request.
+/// Topics with their partitions, in the order of the request, each once: a long list of the same
+/// partition would multiply its metadata.
 type Asked = Vec<(WireTopicName, Vec<i32>)>;
 type Found = Vec<(WireTopicName, Vec<(i32, Option<CommittedOffset>)>)>;
 
@@ -43,9 +44,9 @@ pub(super) async fn handle(
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
-    let asked = request.topics.map(|topics| {
-        topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
-    });
+    let asked = request
+        .topics
+        .map(|topics| once_each(topics.into_iter().map(|t| (t.name, t.partition_indexes))));
     match fetch(coordinator, request.group_id.as_str(), asked).await {
         Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
         Ok(found) => {
@@ -64,9 +65,9 @@ async fn group_response(
     coordinator: &Coordinator,
     group: OffsetFetchRequestGroup,
 ) -> OffsetFetchResponseGroup {
-    let asked = group.topics.map(|topics| {
-        topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
-    });
+    let asked = group
+        .topics
+        .map(|topics| once_each(topics.into_iter().map(|t| (t.name, t.partition_indexes))));
     let response = OffsetFetchResponseGroup::default();
     let response = match fetch(coordinator, group.group_id.as_str(), asked).await {
         Err(error) => response.with_error_code(error.code()),
@@ -81,6 +82,15 @@ async fn group_response(
         }
     };
     response.with_group_id(group.group_id)
+}
+
+fn once_each(asked: impl Iterator<Item = (WireTopicName, Vec<i32>)>) -> Asked {
+    let mut named = HashSet::new();
+    let once = |(topic, mut partitions): (WireTopicName, Vec<i32>)| {
+        partitions.retain(|partition| named.insert((topic.clone(), *partition)));
+        (topic, partitions)
+    };
+    asked.map(once).collect()
 }
 
 async fn fetch(
