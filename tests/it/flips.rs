@@ -166,8 +166,8 @@ fn files(data: &Path) -> Vec<String> {
             let path = dir.join(entry.file_name());
             if entry.path().is_dir() {
                 pending.push(path);
-            } else {
-                found.push(path.display().to_string());
+            } else if entry.path().is_file() {
+                found.push(path.display().to_string()); // and not the command socket
             }
         }
     }
