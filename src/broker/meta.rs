@@ -6,17 +6,24 @@
 //!
 //! Invariant: a write is answered after its commit, so what was answered survives a power cut. A
 //! producer id is never given twice: ids are reserved in blocks, and what a crash leaves of a block
-//! is lost.
+//! is lost. A write that finds no space is refused, and the next is tried as usual; after any other
+//! failure nothing is written until restart.
+
+mod noted;
 
 use crate::{
-    log::disk::Disk,
+    log::{
+        Outage,
+        disk::{Disk, open_or_create},
+    },
     position::{Offset, Partition, TopicName, TopicPartition},
 };
+use noted::{Noted, NotedFile};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
     thread::JoinHandle,
 };
@@ -43,9 +50,18 @@ pub enum MetaError {
     /// The database failed; nothing was changed.
     #[error("broker.redb failed: {0}")]
     Database(String),
+    /// The disk is full; nothing was changed, and writes go on when space is back.
+    #[error("no space for broker.redb")]
+    Full,
     /// The owner has ended.
     #[error("the broker stops")]
     Closed,
+}
+
+impl From<std::io::Error> for MetaError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(error.to_string())
+    }
 }
 
 /// One topic as it is kept.
@@ -68,6 +84,8 @@ pub struct LastRun {
     pub leader_epoch: i32,
     /// Whether the last run closed every log.
     pub was_clean: bool,
+    /// What ended, if it did not.
+    pub outage: Outage,
     /// Every topic.
     pub topics: BTreeMap<TopicName, TopicRecord>,
     /// Recorded durable ends: a bad tail below one is damage.
@@ -79,6 +97,7 @@ pub struct LastRun {
 pub struct Meta {
     /// The owner's, so that the file is closed when it ends, whoever holds a handle.
     database: Weak<Database>,
+    noted: Noted,
     inbox: mpsc::Sender<Job>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -89,22 +108,33 @@ impl Meta {
     ///
     /// # Errors
     /// `Database`.
-    pub fn open(disk: &dyn Disk, path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let file = disk.database(path).map_err(database_error)?;
-        let database = Database::builder().create_with_backend(file).map_err(database_error)?;
-        let last_run = begin_run(&database)?;
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, LastRun), MetaError> {
+        let noted = Noted::default();
+        let boot_id = disk.boot_id();
+        let (database, last_run) =
+            open_file(&**disk, path, &noted, |database| begin_run(database, boot_id))?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);
+        let mut owner = Owner {
+            disk: Arc::clone(disk),
+            path: path.to_owned(),
+            noted: noted.clone(),
+            database: Some(database),
+        };
         let thread = std::thread::Builder::new()
             .name("broker-meta".to_owned())
-            .spawn(move || {
-                own(&database, jobs);
-                // Ends here and not with the last reader, of which there is none after the start.
-                drop(database);
-            })
+            // The database ends here and not with the last reader, of which there is none after
+            // the start.
+            .spawn(move || owner.run(jobs))
             .map_err(|error| MetaError::Database(error.to_string()))?;
-        Ok((Self { database: reads, inbox, thread: Arc::new(Mutex::new(Some(thread))) }, last_run))
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok((Self { database: reads, noted, inbox, thread }, last_run))
+    }
+
+    /// Why nothing is written until restart, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.noted.failure()
     }
 
     /// Commits offsets of one group, all or none.
@@ -249,21 +279,116 @@ struct StoredTopic {
     configs: BTreeMap<String, String>,
 }
 
-/// The owner: takes what is waiting, commits it at once, answers everyone.
-fn own(database: &Database, mut jobs: mpsc::Receiver<Job>) {
-    let mut producer_ids = ProducerIds::default();
-    while let Some(first) = jobs.blocking_recv() {
-        let mut batch = Batch::default();
-        let mut is_last = batch.take(first);
-        while !is_last && batch.len() < BATCH_JOBS_MAX {
-            let Ok(next) = jobs.try_recv() else { break };
-            is_last = batch.take(next);
-        }
-        batch.run(database, &mut producer_ids);
-        if is_last {
-            break;
+/// The owner.
+struct Owner {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    noted: Noted,
+    /// `None` after a write that found no space, until the file is opened again.
+    database: Option<Arc<Database>>,
+}
+
+impl Owner {
+    /// Takes what is waiting, commits it at once, answers everyone.
+    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut producer_ids = ProducerIds::default();
+        while let Some(first) = jobs.blocking_recv() {
+            let mut batch = Batch::default();
+            let mut is_last = batch.take(first);
+            while !is_last && batch.len() < BATCH_JOBS_MAX {
+                let Ok(next) = jobs.try_recv() else { break };
+                is_last = batch.take(next);
+            }
+            batch.run(self, &mut producer_ids);
+            if is_last {
+                break;
+            }
         }
     }
+
+    /// Works on the database. redb refuses everything after an error: where that was only a lack
+    /// of space, the file is as at the last commit, and is opened again with the next work.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, MetaError>,
+    ) -> Result<T, MetaError> {
+        if let Some(cause) = self.noted.failure() {
+            return Err(MetaError::Database(cause));
+        }
+        let database = match self.database.take() {
+            Some(database) => Ok(database),
+            None => open_file(&*self.disk, &self.path, &self.noted, |_| Ok(()))
+                .map(|(database, ())| Arc::new(database)),
+        };
+        let result = database.and_then(|database| {
+            let done = work(&database);
+            if done.is_ok() {
+                self.database = Some(database);
+            }
+            done
+        });
+        let Err(error) = result else { return result };
+        if self.noted.take_full() || matches!(error, MetaError::Full) {
+            tracing::warn!("no space for broker.redb, a write was refused");
+            return Err(MetaError::Full);
+        }
+        self.noted.fail(&error.to_string());
+        Err(error)
+    }
+}
+
+/// Opens or creates the file, and does the first work on it.
+fn open_file<T>(
+    disk: &dyn Disk,
+    path: &Path,
+    noted: &Noted,
+    first: impl FnOnce(&Database) -> Result<T, MetaError>,
+) -> Result<(Database, T), MetaError> {
+    let opened = open_or_create(disk, path, |file| {
+        let file = NotedFile::new(file, noted.clone());
+        let database = Database::builder().create_with_backend(file).map_err(database_error)?;
+        let done = first(&database)?;
+        Ok((database, done))
+    });
+    opened.map_err(|error| if noted.take_full() { MetaError::Full } else { error })
+}
+
+/// Makes the file anew with these topics, which keep everything; the next run takes the epoch after
+/// this one, and producer ids from there on. All or nothing.
+pub(super) fn create(
+    disk: &dyn Disk,
+    path: &Path,
+    topics: &BTreeMap<TopicName, u32>,
+    (epoch, producer_ids_from): (i32, i64),
+) -> Result<(), MetaError> {
+    let fill = |database: &Database| {
+        begin_run(database, None)?;
+        let transaction = database.begin_write().map_err(database_error)?;
+        put_state(&transaction, LEADER_EPOCH, i64::from(epoch))?;
+        put_state(&transaction, NEXT_PRODUCER_ID, producer_ids_from)?;
+        let unlimited =
+            ["retention.ms", "retention.bytes"].map(|key| (key.to_owned(), "-1".to_owned()));
+        for (name, partitions) in topics {
+            let configs = BTreeMap::from(unlimited.clone());
+            let topic = TopicRecord { id: Uuid::new_v4(), partitions: *partitions, configs };
+            put_topic(&transaction, name, &topic)?;
+        }
+        transaction.commit().map_err(database_error)
+    };
+    open_file(disk, path, &Noted::default(), fill).map(drop)
+}
+
+/// The end of a log that was recorded last; 0 if none was.
+pub(super) fn recorded_end(
+    disk: &dyn Disk,
+    path: &Path,
+    place: &TopicPartition,
+) -> Result<Offset, MetaError> {
+    let (database, ()) = open_file(disk, path, &Noted::default(), |_| Ok(()))?;
+    let read = database.begin_read().map_err(database_error)?;
+    let table = read.open_table(DURABLE_ENDS).map_err(database_error)?;
+    let end = table.get((place.topic.as_str(), place.partition.get())).map_err(database_error)?;
+    Ok(end.and_then(|end| Offset::new(end.value())).unwrap_or_default())
 }
 
 /// What one transaction does.
@@ -288,11 +413,11 @@ impl Batch {
         self.writes.len() + self.producers.len()
     }
 
-    fn run(self, database: &Database, ids: &mut ProducerIds) {
-        let reserve = ids.reserve_for(database, self.producers.len());
+    fn run(self, owner: &mut Owner, ids: &mut ProducerIds) {
+        let reserve = owner.with(|database| ids.reserve_for(database, self.producers.len()));
         let writes = self.writes.iter().map(|(write, _)| write);
         let result = match &reserve {
-            Ok(reserve) => commit(database, writes.chain(reserve)),
+            Ok(reserve) => owner.with(|database| commit(database, writes.chain(reserve))),
             Err(error) => Err(error.clone()),
         };
         // A caller that has gone does not need its answer: every send may fail.
@@ -445,14 +570,17 @@ fn read_state(database: &Database, key: &str) -> Result<Option<i64>, MetaError> 
 
 /// Creates the tables, raises the epoch after an unclean stop, takes the clean mark away, and reads
 /// what the start needs: one transaction.
-fn begin_run(database: &Database) -> Result<LastRun, MetaError> {
+fn begin_run(database: &Database, boot_id: Option<String>) -> Result<LastRun, MetaError> {
     let transaction = database.begin_write().map_err(database_error)?;
-    let last_run = begin_run_in(&transaction)?;
+    let last_run = begin_run_in(&transaction, boot_id)?;
     transaction.commit().map_err(database_error)?;
     Ok(last_run)
 }
 
-fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
+fn begin_run_in(
+    transaction: &WriteTransaction,
+    boot_id: Option<String>,
+) -> Result<LastRun, MetaError> {
     transaction.open_table(OFFSETS).map_err(database_error)?;
     let mut state = transaction.open_table(STATE).map_err(database_error)?;
     let mut state_of = |key: &str, value: i64| -> Result<Option<i64>, MetaError> {
@@ -470,9 +598,19 @@ fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
         cluster_id: cluster_id(transaction)?,
         leader_epoch: i32::try_from(leader_epoch).unwrap_or(i32::MAX),
         was_clean,
+        outage: note_boot(transaction, boot_id)?,
         topics: load_topics(transaction)?,
         durable_ends: load_ends(transaction)?,
     })
+}
+
+/// Notes in which life of the machine this run is, and tells whether the last one was in the same.
+fn note_boot(transaction: &WriteTransaction, boot_id: Option<String>) -> Result<Outage, MetaError> {
+    let mut names = transaction.open_table(NAMES).map_err(database_error)?;
+    let now = boot_id.unwrap_or_default();
+    let last = names.insert(BOOT_ID, now.as_str()).map_err(database_error)?;
+    let is_same = !now.is_empty() && last.is_some_and(|last| last.value() == now);
+    Ok(if is_same { Outage::Process } else { Outage::Machine })
 }
 
 /// Kafka's form: a random UUID as 22 characters of URL-safe base64.
@@ -549,6 +687,7 @@ const CLEAN_STOP: &str = "clean_stop";
 const LEADER_EPOCH: &str = "leader_epoch";
 const NEXT_PRODUCER_ID: &str = "next_producer_id";
 const CLUSTER_ID: &str = "cluster_id";
+const BOOT_ID: &str = "boot_id";
 
 /// Writers beyond it wait.
 const INBOX_JOBS_MAX: usize = 1024;
@@ -561,6 +700,10 @@ const PRODUCER_ID_BLOCK: i64 = 1000;
 mod tests {
     use super::*;
     use crate::log::disk::RealDisk;
+
+    fn disk() -> Arc<dyn Disk> {
+        Arc::new(RealDisk)
+    }
 
     fn place(topic: &str, partition: i32) -> TopicPartition {
         TopicPartition {
@@ -586,14 +729,14 @@ mod tests {
     async fn offsets_survive_and_are_deleted_by_group() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
+        let (meta, _) = Meta::open(&disk(), &path).unwrap();
         let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
         meta.commit_offsets("g", two.clone()).await.unwrap();
         meta.commit_offsets("g2", two).await.unwrap();
         meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
         meta.delete_offsets("g2", None).await.unwrap();
         close(meta).await;
-        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
+        let (meta, _) = Meta::open(&disk(), &path).unwrap();
         let left = meta.load_offsets().unwrap();
         let place = place("b", 1);
         assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
@@ -606,7 +749,7 @@ mod tests {
         let mut epochs = Vec::new();
         let mut clusters = Vec::new();
         for is_clean in [true, false, true] {
-            let (meta, run) = Meta::open(&RealDisk, &path).unwrap();
+            let (meta, run) = Meta::open(&disk(), &path).unwrap();
             epochs.push((run.leader_epoch, run.was_clean));
             clusters.push(run.cluster_id);
             if is_clean {
@@ -614,7 +757,7 @@ mod tests {
             }
             close(meta).await;
         }
-        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
+        let (_, run) = Meta::open(&disk(), &path).unwrap();
         epochs.push((run.leader_epoch, run.was_clean));
         assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
         assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
@@ -626,7 +769,7 @@ mod tests {
         let path = dir.path().join("broker.redb");
         let mut given = std::collections::HashSet::new();
         for _ in 0..3 {
-            let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
+            let (meta, _) = Meta::open(&disk(), &path).unwrap();
             for _ in 0..1500 {
                 assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
             }
@@ -639,7 +782,7 @@ mod tests {
     async fn topics_and_ends_survive() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&RealDisk, &path).unwrap();
+        let (meta, _) = Meta::open(&disk(), &path).unwrap();
         let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
         let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
         for name in ["a", "b"] {
@@ -649,7 +792,7 @@ mod tests {
         meta.record_ends(ends.to_vec()).await.unwrap();
         meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
         close(meta).await;
-        let (_, run) = Meta::open(&RealDisk, &path).unwrap();
+        let (_, run) = Meta::open(&disk(), &path).unwrap();
         assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
         assert_eq!(run.durable_ends.len(), 1);
     }

@@ -121,8 +121,17 @@ pub struct Parts {
     pub clock: Clock,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// What health says beside apply's progress: reasons why the daemon is not healthy.
-    pub health: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What health says beside apply's progress.
+    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+}
+
+/// Reasons why the daemon is not wholly healthy.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Health {
+    /// What has failed until restart: 503.
+    pub failures: Vec<String>,
+    /// What is damaged, while all else goes on: 200 and `degraded`.
+    pub damages: Vec<String>,
 }
 
 /// The HTTP service. Cheap to clone.

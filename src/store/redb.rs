@@ -12,6 +12,7 @@ mod damage;
 #[cfg(test)]
 mod damage_tests;
 mod file;
+mod letters;
 mod migrate;
 mod read;
 mod row;
@@ -34,11 +35,12 @@ use self::{
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+    letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
-    log::disk::{Disk, RealDisk},
+    log::disk::{Disk, RealDisk, open_or_create},
     metrics::Metrics,
-    position::Position,
+    position::{Position, RecordPosition, TopicName},
     redb_file,
     task::{TaskId, UserId, event::EventId},
 };
@@ -156,12 +158,14 @@ impl RedbStore {
         space: FreeSpace,
     ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(disk, path, cut_off.clone())?;
         let checks = redb_file::is_checked_at_start(path);
-        let (database, opened) = guarded(|| {
-            let database = open_database(file, options.cache_bytes, checks)?;
-            let opened = write::open_tables(&database)?;
-            Ok((database, opened))
+        let (database, opened) = open_or_create(disk, path, |file| {
+            let file = SwitchedFile::new(file, cut_off.clone());
+            guarded(|| {
+                let database = open_database(file, options.cache_bytes, checks)?;
+                let opened = write::open_tables(&database)?;
+                Ok((database, opened))
+            })
         })?;
         let shared = Arc::new(Shared {
             database,
@@ -307,6 +311,25 @@ impl Store for RedbStore {
         })
     }
 
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        Box::pin(async move { self.shared.read(|shared| letters::letter(shared, place)) })
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        Box::pin(async move {
+            self.shared.read(|shared| letters::letters(shared, topic, filter, after, limit))
+        })
+    }
+
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             let removed = self.on_writer(move |writer| writer.trim(now_ms)).await?;
@@ -388,7 +411,13 @@ impl Store for RedbStore {
 
     fn stats(&self) -> StoreStats {
         let counters = self.shared.counters.load();
-        StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
+        StoreStats {
+            tasks: counters.tasks,
+            changes: counters.changes,
+            waiting: counters.waiting,
+            waiting_bytes: counters.waiting_bytes,
+            letters_open: counters.letters_open,
+        }
     }
 
     fn damaged_rows(&self) -> usize {
@@ -413,6 +442,12 @@ macro_rules! from_redb {
             }
         })+
     };
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        redb::Error::Io(error).into()
+    }
 }
 
 from_redb!(

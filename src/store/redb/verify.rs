@@ -2,7 +2,7 @@
 //! that the tables agree with each other.
 
 use super::{
-    read, row,
+    letters, read, row,
     row::{ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
     sum::{self, damaged},
     tables::{
@@ -116,6 +116,7 @@ fn tables(database: &Database, report: &mut Report) -> Result<(), StoreError> {
     user_changes(&snapshot, report)?;
     events(&snapshot, report, &counters)?;
     waiting(&snapshot, report, &counters)?;
+    letters::verify(&snapshot, |error| report.note::<()>(Err(error)).map(drop))?;
     offsets(&snapshot, report)
 }
 

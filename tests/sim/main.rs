@@ -1,0 +1,10 @@
+//! The daemon on a simulated disk: crashed at every call that changes the disk, again while it
+//! recovers, and with calls that fail. See docs/testing.md, "Simulated crashes".
+
+mod check;
+mod crash;
+mod daemon;
+mod model;
+mod story;
+mod watched;
+mod workload;
