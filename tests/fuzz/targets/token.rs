@@ -15,8 +15,13 @@ const NOW_S: u32 = 1_700_000_000;
 const LEEWAY_S: f64 = 5.0;
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
-    let options =
-        Options { secret: SECRET.to_vec(), is_development: false, audience: None, issuer: None };
+    let options = Options {
+        secret: SECRET.to_vec(),
+        jwks: None,
+        is_development: false,
+        audience: None,
+        issuer: None,
+    };
     let clock = Clock::manual(i64::from(NOW_S) * 1_000);
     Authenticator::new(options, clock, Arc::new(Metrics::new()))
 });
