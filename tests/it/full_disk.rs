@@ -179,7 +179,8 @@ async fn writes_resume(daemon: &TestDaemon, acknowledged: &mut Acknowledged) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_with_space() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let mut daemon = TestDaemon::start_in(disk.path(), &[]).await;
+    let dir = TempDir::new_in(disk.path()).expect("a directory");
+    let mut daemon = TestDaemon::start_under(dir, &[], &[]).await;
     let mut acknowledged = Acknowledged::default();
     let mut socket = daemon.socket("ada").await;
     for _ in 0..10 {
