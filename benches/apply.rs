@@ -134,6 +134,7 @@ async fn prepare(directory: &Path) -> (Arc<dyn EventLog>, Arc<dyn Store>) {
         message_bytes_max: 1_048_588,
         connections_max: 1,
         reserved_topics: vec![topic()],
+        closed_topics: Vec::new(),
         reserved_group: "taskwire".to_owned(),
     };
     let clock = Clock::system();

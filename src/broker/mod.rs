@@ -86,6 +86,8 @@ pub struct Options {
     /// Topics that the daemon itself owns: created with unlimited retention, never compacted,
     /// deletion refused.
     pub reserved_topics: Vec<TopicName>,
+    /// Topics that the daemon alone writes to; to others they are for reading.
+    pub closed_topics: Vec<TopicName>,
     /// The daemon's own group, shown to Kafka's tools; joining, resetting or deleting is refused.
     pub reserved_group: String,
 }

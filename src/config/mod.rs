@@ -331,6 +331,7 @@ impl Config {
             message_bytes_max: MESSAGE_BYTES_MAX,
             connections_max: self.kafka_connections_max,
             reserved_topics: vec![self.topic.clone(), self.dead_letter_topic()],
+            closed_topics: vec![self.dead_letter_topic()],
             reserved_group: GROUP.to_owned(),
         }
     }

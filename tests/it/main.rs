@@ -4,6 +4,7 @@ mod admin;
 mod backup;
 mod idempotence;
 mod kafka;
+mod letters;
 mod limits;
 mod rest;
 mod restart;

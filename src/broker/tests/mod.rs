@@ -34,6 +34,7 @@ fn options(data_dir: &Path) -> Options {
         message_bytes_max: 1_048_588,
         connections_max: 100,
         reserved_topics: vec![TopicName::new("task-events").unwrap()],
+        closed_topics: vec![TopicName::new("closed").unwrap()],
         reserved_group: "taskwire".to_owned(),
     }
 }
