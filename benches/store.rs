@@ -1,4 +1,5 @@
-//! The store through its door: `cargo bench --bench store -- [--tasks N] [--dir PATH]`.
+//! The store through its door: `cargo bench --bench store -- [--tasks N] [--dir PATH]
+//! [--backup-only]`.
 //!
 //! One JSON line a measurement: commits of one event and of a batch, checkpoints, reads of a task
 //! and of a list, replay, loads, how long reads take while the store commits, and commits while it is
@@ -31,11 +32,12 @@ const BATCH: u64 = 100;
 const REPEATS: u32 = 2_000;
 
 fn main() {
-    let (mut tasks, mut dir) = (TASKS_DEFAULT, env::temp_dir());
+    let (mut tasks, mut dir, mut is_whole) = (TASKS_DEFAULT, env::temp_dir(), true);
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--tasks" => tasks = arguments.next().unwrap().parse().unwrap(),
+            "--backup-only" => is_whole = false,
             "--dir" => dir = PathBuf::from(arguments.next().unwrap()),
             _ => (), // what cargo bench adds
         }
@@ -45,10 +47,10 @@ fn main() {
         .enable_time()
         .build()
         .unwrap();
-    runtime.block_on(run(tasks, tempfile::tempdir_in(dir).unwrap()));
+    runtime.block_on(run(tasks, tempfile::tempdir_in(dir).unwrap(), is_whole));
 }
 
-async fn run(tasks: u64, dir: tempfile::TempDir) {
+async fn run(tasks: u64, dir: tempfile::TempDir, is_whole: bool) {
     let window = (Duration::from_secs(168 * 3_600), 10_000_000);
     let options = Options {
         dedup_window: window,
@@ -65,9 +67,11 @@ async fn run(tasks: u64, dir: tempfile::TempDir) {
         store.commit(events.batch(1_000), CommitDurability::Deferred).await.unwrap();
     }
     checkpoint(&*store).await;
-    commits(&*store, &mut events).await;
-    reads(&*store, tasks).await;
-    reads_beside_commits(&store, &mut events).await;
+    if is_whole {
+        commits(&*store, &mut events).await;
+        reads(&*store, tasks).await;
+        reads_beside_commits(&store, &mut events).await;
+    }
     commits_beside_a_snapshot(&store, &mut events, &dir.path().join("copy.redb")).await;
     store.close().await.unwrap();
     drop(store);
