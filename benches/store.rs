@@ -1,13 +1,15 @@
-//! The store through its door: `cargo bench --bench store -- [--tasks N] [--dir PATH]`.
+//! The store through its door: `cargo bench --bench store -- [--tasks N] [--dir PATH]
+//! [--backup-only]`.
 //!
 //! One JSON line a measurement: commits of one event and of a batch, checkpoints, reads of a task
-//! and of a list, replay, loads, and how long reads take while the store commits.
+//! and of a list, replay, loads, how long reads take while the store commits, and commits while it is
+//! copied; at the end, how long an open takes that checks the file.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 use bytes::Bytes;
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +21,7 @@ use taskwire::{
     store::{
         CommitDurability, KnownEvent, LoadKeys, NewChange, Outcome, Processed, Store, TaskFilter,
         WriteSet,
-        redb::{Options, RedbStore},
+        redb::{self, Options, RedbStore},
     },
     task::{Priority, Task, TaskId, UserId, event::EventId, transition::TaskState},
 };
@@ -30,20 +32,25 @@ const BATCH: u64 = 100;
 const REPEATS: u32 = 2_000;
 
 fn main() {
-    let (mut tasks, mut dir) = (TASKS_DEFAULT, env::temp_dir());
+    let (mut tasks, mut dir, mut is_whole) = (TASKS_DEFAULT, env::temp_dir(), true);
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--tasks" => tasks = arguments.next().unwrap().parse().unwrap(),
+            "--backup-only" => is_whole = false,
             "--dir" => dir = PathBuf::from(arguments.next().unwrap()),
             _ => (), // what cargo bench adds
         }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-    runtime.block_on(run(tasks, tempfile::tempdir_in(dir).unwrap()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(run(tasks, tempfile::tempdir_in(dir).unwrap(), is_whole));
 }
 
-async fn run(tasks: u64, dir: tempfile::TempDir) {
+async fn run(tasks: u64, dir: tempfile::TempDir, is_whole: bool) {
     let window = (Duration::from_secs(168 * 3_600), 10_000_000);
     let options = Options {
         dedup_window: window,
@@ -51,7 +58,8 @@ async fn run(tasks: u64, dir: tempfile::TempDir) {
         cache_bytes: 256 << 20,
         is_log_synced: true,
     };
-    let store = RedbStore::open(&dir.path().join("tasks.redb"), options).unwrap();
+    let path = dir.path().join("tasks.redb");
+    let store = RedbStore::open(&path, options.clone()).unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     store.start().await.unwrap();
     let mut events = Events { next: 0, tasks };
@@ -59,10 +67,53 @@ async fn run(tasks: u64, dir: tempfile::TempDir) {
         store.commit(events.batch(1_000), CommitDurability::Deferred).await.unwrap();
     }
     checkpoint(&*store).await;
-    commits(&*store, &mut events).await;
-    reads(&*store, tasks).await;
-    reads_beside_commits(&store, &mut events).await;
+    if is_whole {
+        commits(&*store, &mut events).await;
+        reads(&*store, tasks).await;
+        reads_beside_commits(&store, &mut events).await;
+    }
+    commits_beside_a_snapshot(&store, &mut events, &dir.path().join("copy.redb")).await;
     store.close().await.unwrap();
+    drop(store);
+    let begun = Instant::now();
+    drop(RedbStore::open(&path, options).unwrap());
+    percentiles("open_and_check", 1, vec![begun.elapsed()]);
+    let begun = Instant::now();
+    let report = redb::verify::verify(&path).unwrap();
+    assert_eq!(report.damages, Vec::<String>::new());
+    percentiles("verify", 1, vec![begun.elapsed()]);
+}
+
+/// Commits of ten events alone, and while all of the store is copied for a backup.
+async fn commits_beside_a_snapshot(store: &Arc<dyn Store>, events: &mut Events, copy: &Path) {
+    let mut alone = Vec::new();
+    for _ in 0..REPEATS {
+        alone.push(paced_commit(&**store, events).await);
+    }
+    percentiles("commit_10_paced", 10, alone);
+    let copying = tokio::spawn({
+        let (store, copy) = (Arc::clone(store), copy.to_owned());
+        async move {
+            let begun = Instant::now();
+            store.snapshot_to(&copy).await.unwrap();
+            begun.elapsed()
+        }
+    });
+    let mut beside = Vec::new();
+    while !copying.is_finished() {
+        beside.push(paced_commit(&**store, events).await);
+    }
+    percentiles("commit_10_paced_beside_a_snapshot", 10, beside);
+    percentiles("snapshot", 1, vec![copying.await.unwrap()]);
+}
+
+/// The time of one commit, a little after the last one.
+async fn paced_commit(store: &dyn Store, events: &mut Events) -> Duration {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let writes = events.batch(10);
+    let begun = Instant::now();
+    store.commit(writes, CommitDurability::Deferred).await.unwrap();
+    begun.elapsed()
 }
 
 /// Tasks in turn: the first round creates them, later ones change them.

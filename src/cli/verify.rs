@@ -44,8 +44,8 @@ fn print(report: &Report) -> Result<(), Failure> {
         let (start, end, records) = (log.log_start, log.log_end, log.records);
         let (segments, bytes) = (log.segments, log.bytes);
         output::line(format!(
-            "log          {name}: offsets {start} to {end}, {records} records, {segments} segments, \
-             {bytes} bytes"
+            "log          {name}: offsets {start} to {end}, {records} records, {segments} \
+             segments, {bytes} bytes"
         ))?;
     }
     output::line(format!("broker.redb  {} committed offsets", report.committed_offsets))?;

@@ -71,8 +71,9 @@ pub fn read(path: &Path) -> Result<Contents, MetaError> {
 }
 
 /// Makes a file from what the log's directories tell: topics with their partitions, which keep
-/// everything until retention is set again. Committed offsets, configs and topic ids are lost. `now_ms` becomes the next producer
-/// id and, in minutes, the leader epoch: above any that counting from 0 has come to.
+/// everything until retention is set again. Committed offsets, configs and topic ids are lost.
+/// `now_ms` becomes the next producer id and, in minutes, the leader epoch: above any that counting
+/// from 0 has come to.
 ///
 /// # Errors
 /// The file is there, or the disk refuses.

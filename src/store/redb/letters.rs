@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     position::{Offset, Partition, RecordPosition, TopicName},
+    redb_file,
     store::{
         PAGE_ROWS_MAX, StoreError, WriteSet,
         letter::{LetterFilter, LetterPage, LetterState, StoredLetter},
@@ -61,6 +62,27 @@ pub(super) fn open(
 
 fn is_there(snapshot: &ReadTransaction) -> Result<bool, StoreError> {
     Ok(snapshot.list_tables()?.any(|table| table.name() == TABLE))
+}
+
+/// Copies the table, if it is there.
+pub(super) fn copy(snapshot: &ReadTransaction, target: &Database) -> Result<(), StoreError> {
+    if is_there(snapshot)? {
+        redb_file::copy_table(snapshot, target, LETTERS)?;
+    }
+    Ok(())
+}
+
+/// Places, sources and reasons of all letters, in one line each.
+#[cfg(test)]
+pub(super) fn dump(snapshot: &ReadTransaction) -> Vec<String> {
+    let table = snapshot.open_table(LETTERS).expect("there");
+    let line = |row: Result<(redb::AccessGuard<'_, _>, redb::AccessGuard<'_, _>), _>| {
+        let (key, row): (redb::AccessGuard<'_, (&str, i32, i64)>, redb::AccessGuard<'_, &[u8]>) =
+            row.expect("readable");
+        let letter = sum::open(TABLE, key.value(), row.value(), decode).expect("sound");
+        format!("letter {:?} {:?} {:?}", key.value(), letter.source, letter.reason)
+    };
+    table.iter().expect("readable").map(line).collect()
 }
 
 /// Reads every letter; each damaged one goes to `note`.

@@ -1,7 +1,8 @@
 //! The tables of `tasks.redb`, format 2 (docs/disk-format.md, docs/adr/0002-store-tables.md).
 //!
 //! Keys are redb's plain `u64`, `&str`, `&[u8]` and tuples of them, values our own versioned bytes
-//! (`row.rs`) with a checksum (`sum.rs`): redb 5 changes how it encodes options and strings within values.
+//! (`row.rs`) with a checksum (`sum.rs`): redb 5 changes how it encodes options and strings within
+//! values.
 
 use redb::TableDefinition;
 
