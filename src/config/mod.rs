@@ -403,6 +403,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKPOINT_RECORDS: u64 = 20_000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const STORE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Disk that is kept back for what was accepted already: the store wants half of its cache and
+/// 32 MiB free before it begins a commit, and the log needs some for dead letters.
+pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
 const RECENT_CHANGES_MAX: usize = 256;
 const RECENT_BYTES_MAX: usize = 256 * 1024;
 

@@ -33,6 +33,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Bytes left where `path` is; what cannot be told counts as enough, and a write then says what
     /// is wrong.
     fn free_bytes(&self, path: &Path) -> u64;
+
+    /// Names the time from the machine's start to its end; `None` where that is not known. What was
+    /// written in that time is there, whatever became of the process.
+    fn boot_id(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The file system of the machine.
@@ -57,6 +63,11 @@ impl Disk for RealDisk {
     fn free_bytes(&self, path: &Path) -> u64 {
         rustix::fs::statvfs(path)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
     }
 }
 

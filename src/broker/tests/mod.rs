@@ -1,6 +1,7 @@
 //! The broker over real sockets, with kafka-protocol as the client.
 
 mod client;
+mod damage;
 mod excess;
 mod fetching;
 mod owner;

@@ -203,6 +203,6 @@ async fn the_in_process_door_appends_to_the_same_log() {
     let nowhere = Partition::new(2).unwrap();
     let refused = served.broker.produce(&topic, nowhere, batch, Acks::All).await;
     assert!(matches!(refused, Err(ProduceError::UnknownTopicOrPartition)));
-    assert!(served.broker.failed_partitions().is_empty());
+    assert!(served.broker.failures().is_empty());
     served.stop().await.unwrap();
 }

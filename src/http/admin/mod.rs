@@ -5,6 +5,7 @@
 //!
 //! Invariant: only [`local`] marks a request as local; nothing in a request can.
 
+pub(super) mod backup;
 mod local;
 
 use super::{
@@ -18,14 +19,16 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, State as AxumState},
     http::{Response, StatusCode, request::Parts},
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::json;
 use std::sync::Arc;
 
 /// The routes below `/api/admin/`.
 pub(super) fn routes() -> Router<Arc<State>> {
-    let router = Router::new().route("/api/admin/status", get(status));
+    let router = Router::new()
+        .route("/api/admin/status", get(status))
+        .route("/api/admin/backup", post(backup::make));
     #[cfg(test)]
     let router =
         router.route("/api/admin/local", get(async |_: LocalAdmin| StatusCode::NO_CONTENT));
@@ -59,7 +62,6 @@ impl FromRequestParts<Arc<State>> for Admin {
 
 /// Whoever came by the daemon's own socket, and nobody else: for what touches files of the machine.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the first route that needs it is backup")]
 pub(super) struct LocalAdmin;
 
 impl FromRequestParts<Arc<State>> for LocalAdmin {
