@@ -50,6 +50,7 @@ async fn publish(daemon: &Daemon, values: Vec<String>) {
         key: None,
         value: Some(Bytes::from(value)),
         headers: Vec::new(),
+        timestamp_ms: None,
     };
     feed.publish_all(values.into_iter().map(record).collect()).await.unwrap();
 }

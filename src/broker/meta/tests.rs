@@ -1,6 +1,7 @@
 //! `broker.redb` through its door.
 
 use super::*;
+use crate::clock::Clock;
 use crate::log::disk::RealDisk;
 use crate::log::testing::{Fault, Image, SimDisk, Unsynced};
 use std::io;
