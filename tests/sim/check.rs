@@ -66,6 +66,10 @@ pub(crate) async fn all(daemon: &Daemon, player: &Player<'_>, kept: Kept) {
     for record in &log.records {
         model.apply(record.offset.get(), record.value.as_deref(), &expired);
     }
+    if std::env::var("SIM_AT").is_ok() {
+        println!("{:?}, holes {:?}", model.fates, log.holes);
+        println!("stats {:?} {:?}", daemon.store.stats(), daemon.store.start().await);
+    }
     check_letters(&letters, &log, &model);
     check_tasks(daemon, &model).await;
     check_changes(daemon, &model).await;

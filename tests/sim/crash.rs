@@ -22,7 +22,7 @@ use taskwire::{
 const STEPS_MIN: usize = 50;
 const SEED_DEFAULT: u64 = 7;
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     match std::env::var("SIM_SEED") {
         Ok(seed) => seed.parse().expect("SIM_SEED is a number"),
         Err(_) => SEED_DEFAULT,
@@ -38,7 +38,7 @@ fn second_crashes() -> usize {
 }
 
 /// What a daemon did on a disk.
-struct Recording {
+pub(crate) struct Recording {
     base: Image,
     journal: Vec<Call>,
     story: Story,
@@ -123,7 +123,7 @@ impl Crash {
 }
 
 /// Starts a daemon on what a crash left, checks it, lets clients go on, and checks it again.
-fn live(
+pub(crate) fn live(
     image: Image,
     story: Story,
     from: (i64, Durability),
@@ -141,7 +141,7 @@ fn live(
         };
         daemon.quiet(None).await.expect("it catches up");
         // A tick, so that an event whose letter was written ends its wait.
-        daemon.pass(Duration::from_secs(1)).await;
+        daemon.pass(Duration::from_secs(1)).await.expect("a tick");
         check::all(&daemon, &player, kept).await;
         workload::finish(&player, life).await.expect("it goes on");
         check::all(&daemon, &player, kept).await;
@@ -208,7 +208,7 @@ fn weaker(one: Kept, other: Kept) -> Kept {
 }
 
 /// Says where it was when it fails.
-fn telling(context: impl Fn() -> String, run: impl FnOnce()) {
+pub(crate) fn telling(context: impl Fn() -> String, run: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
         eprintln!("{}", context());
         std::panic::resume_unwind(panic);

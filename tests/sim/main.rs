@@ -6,6 +6,7 @@
 mod check;
 mod crash;
 mod daemon;
+mod faults;
 mod model;
 mod story;
 mod workload;

@@ -113,7 +113,11 @@ impl Model {
             return self.create(&event, task, user.expect("checked before"), expired);
         }
         let (mut now, creation) = match self.states.get(&task) {
-            None if expired.contains(&event.offset) => return Fate::Letter("wait_expired"),
+            None if expired.contains(&event.offset) => {
+                // Whoever sent it again meanwhile sent a duplicate.
+                self.know(&event);
+                return Fate::Letter("wait_expired");
+            }
             None => {
                 self.know(&event);
                 self.waiting.entry(task).or_default().push(event);
