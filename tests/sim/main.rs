@@ -8,5 +8,6 @@ mod crash;
 mod daemon;
 mod faults;
 mod model;
+mod random;
 mod story;
 mod workload;

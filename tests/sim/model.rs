@@ -183,8 +183,11 @@ impl Model {
         self.states.insert(task.clone(), State::Present(new, event.data.clone()));
         let fate = self.change(event, user, Some(1));
         for waited in self.waiting.remove(&task).unwrap_or_default() {
-            let offset = waited.offset;
+            let (offset, id) = (waited.offset, waited.id.clone());
             let fate = self.decide(waited, expired);
+            if let (Some(id), Fate::Letter(_) | Fate::Refused) = (id, &fate) {
+                self.known.remove(&id); // It may come again, mended or not.
+            }
             self.fates.insert(offset, fate);
         }
         fate
