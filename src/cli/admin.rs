@@ -9,6 +9,7 @@ use crate::{
     config::{Config, Flags},
     daemon,
 };
+use bytes::Bytes;
 use clap::Args;
 use http::Method;
 use serde_json::Value;
@@ -17,6 +18,9 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+
+const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 
 /// Arguments of verbs that administrate a running daemon.
 #[derive(Clone, Debug, Default, Args)]
@@ -86,7 +90,13 @@ impl AdminClient {
 
     /// POST
     pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let body = body.map(|body| (JSON, Bytes::from(body.to_string())));
         Ok(self.request(Method::POST, path, body).await?.json())
+    }
+
+    /// POST of bytes as they are.
+    pub(super) async fn post_bytes(&self, path: &str, body: Bytes) -> Result<Value, Failure> {
+        Ok(self.request(Method::POST, path, Some((BYTES, body))).await?.json())
     }
 
     /// Gives every item of a list to `each`, page by page.
@@ -113,9 +123,9 @@ impl AdminClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<(&str, Bytes)>,
     ) -> Result<Answer, Failure> {
-        let answer = self.http.request(method, path, body, &[]).await.map_err(Failure::Failed)?;
+        let answer = self.http.send(method, path, body, &[]).await.map_err(Failure::Failed)?;
         if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 }

@@ -6,6 +6,7 @@ mod admin;
 mod backup;
 mod completion;
 mod config_verb;
+mod dlq;
 pub mod groups;
 mod healthcheck;
 mod http_client;
@@ -27,6 +28,7 @@ mod token;
 pub mod topics;
 mod verify;
 mod version;
+mod waiting;
 mod ws_client;
 
 use crate::{
@@ -122,6 +124,10 @@ enum Verb {
     Selftest(selftest::SelftestArgs),
     /// List what is damaged in the log of a stopped daemon, or do what you decide about it
     Repair(repair::RepairArgs),
+    /// List, show, redrive and dismiss dead letters
+    Dlq(dlq::DlqArgs),
+    /// List events that wait for their tasks
+    Waiting(waiting::WaitingArgs),
     /// Print where a running daemon stands
     Status(status::StatusArgs),
     /// Check or print the configuration
@@ -175,6 +181,8 @@ impl Command {
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
             Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
             Some(Verb::Repair(args)) => repair::run(&args, &flags),
+            Some(Verb::Dlq(args)) => dlq::run(args, &flags).await,
+            Some(Verb::Waiting(args)) => waiting::run(args, &flags).await,
             Some(Verb::Status(args)) => status::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,

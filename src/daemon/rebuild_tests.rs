@@ -47,10 +47,10 @@ async fn publish(daemon: &Daemon, values: Vec<String>) {
     let record = |value: String| OutboundRecord {
         topic: TopicName::new("task-events").unwrap(),
         partition: None,
+        timestamp_ms: None,
         key: None,
         value: Some(Bytes::from(value)),
         headers: Vec::new(),
-        timestamp_ms: None,
     };
     feed.publish_all(values.into_iter().map(record).collect()).await.unwrap();
 }

@@ -6,6 +6,7 @@
 //! Invariant: only [`local`] marks a request as local; nothing in a request can.
 
 pub(super) mod backup;
+mod letters;
 mod local;
 
 use super::{
@@ -28,7 +29,13 @@ use std::sync::Arc;
 pub(super) fn routes() -> Router<Arc<State>> {
     let router = Router::new()
         .route("/api/admin/status", get(status))
-        .route("/api/admin/backup", post(backup::make));
+        .route("/api/admin/backup", post(backup::make))
+        .route("/api/admin/waiting", get(letters::waiting))
+        .route("/api/admin/dead-letters", get(letters::list))
+        .route("/api/admin/dead-letters/redrive", post(letters::redrive_all))
+        .route("/api/admin/dead-letters/{id}", get(letters::show))
+        .route("/api/admin/dead-letters/{id}/redrive", post(letters::redrive))
+        .route("/api/admin/dead-letters/{id}/dismiss", post(letters::dismiss));
     #[cfg(test)]
     let router =
         router.route("/api/admin/local", get(async |_: LocalAdmin| StatusCode::NO_CONTENT));
@@ -90,6 +97,7 @@ async fn status(AxumState(state): AxumState<Arc<State>>, _: Admin) -> Response<B
         "lag_records": progress.lag_records,
         "tasks": store.tasks,
         "events_waiting": store.waiting,
+        "dead_letters_open": store.letters_open,
         "position": state.parts.store.head().to_string(),
         "health": (state.parts.health)(),
     });
