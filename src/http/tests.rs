@@ -3,6 +3,7 @@
 
 mod admin;
 mod limits;
+mod model;
 mod rest;
 mod socket;
 pub(super) mod support;

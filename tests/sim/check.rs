@@ -257,7 +257,9 @@ fn check_answers(story: &Story, model: &Model) {
             (Outcome::Applied { sequence }, Fate::Change(planned)) => {
                 assert_eq!(sequence, planned, "batch {batch}");
             }
-            (Outcome::Applied { .. }, Fate::Duplicate)
+            // What waited was answered with that, whatever it came to later.
+            (Outcome::Waiting, _)
+            | (Outcome::Applied { .. }, Fate::Duplicate)
             | (Outcome::VersionMismatch, Fate::Refused)
             | (Outcome::DeadLetter(_), Fate::Letter(_)) => (),
             other => panic!("batch {batch} was answered and came to {other:?}"),

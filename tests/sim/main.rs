@@ -6,6 +6,8 @@
 mod check;
 mod crash;
 mod daemon;
+mod faults;
 mod model;
+mod random;
 mod story;
 mod workload;

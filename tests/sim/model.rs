@@ -113,7 +113,11 @@ impl Model {
             return self.create(&event, task, user.expect("checked before"), expired);
         }
         let (mut now, creation) = match self.states.get(&task) {
-            None if expired.contains(&event.offset) => return Fate::Letter("wait_expired"),
+            None if expired.contains(&event.offset) => {
+                // Whoever sent it again meanwhile sent a duplicate.
+                self.know(&event);
+                return Fate::Letter("wait_expired");
+            }
             None => {
                 self.know(&event);
                 self.waiting.entry(task).or_default().push(event);
@@ -179,8 +183,11 @@ impl Model {
         self.states.insert(task.clone(), State::Present(new, event.data.clone()));
         let fate = self.change(event, user, Some(1));
         for waited in self.waiting.remove(&task).unwrap_or_default() {
-            let offset = waited.offset;
+            let (offset, id) = (waited.offset, waited.id.clone());
             let fate = self.decide(waited, expired);
+            if let (Some(id), Fate::Letter(_) | Fate::Refused) = (id, &fate) {
+                self.known.remove(&id); // It may come again, mended or not.
+            }
             self.fates.insert(offset, fate);
         }
         fate

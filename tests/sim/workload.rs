@@ -315,7 +315,7 @@ async fn setting_up(player: &Player<'_>) -> Result<(), String> {
         player.send(first, Acks::All, Codec::None).await;
         player.next().await?;
     }
-    player.daemon.checkpoint().await;
+    player.daemon.checkpoint().await?;
     player.next().await?;
     // Several at once: one write, one sync.
     let many: Vec<usize> =
@@ -334,7 +334,7 @@ async fn out_of_order(player: &Player<'_>) -> Result<(), String> {
     player.next().await?;
     player.produce(vec![completed("w1")]).await;
     player.next().await?;
-    player.daemon.checkpoint().await;
+    player.daemon.checkpoint().await?;
     player.next().await?;
     player.produce(vec![created("w0", "ann")]).await;
     player.next().await?;
@@ -363,7 +363,7 @@ async fn poison(player: &Player<'_>) -> Result<(), String> {
     let reused = json!({ "id": "t2", "title": "reused", "user_id": "cy" });
     player.produce(vec![event("task_updated", Some("create t1"), reused)]).await;
     player.next().await?;
-    player.daemon.checkpoint().await;
+    player.daemon.checkpoint().await?;
     player.next().await?;
     player.produce(vec![event("task_deleted", Some("delete m2"), json!({ "id": "m2" }))]).await;
     player.next().await?;
@@ -409,7 +409,7 @@ async fn topics(player: &Player<'_>) -> Result<(), String> {
         player.send(number, Acks::All, Codec::None).await;
     }
     player.next().await?;
-    player.daemon.pass(Duration::from_secs(30)).await; // Retention; durable ends are recorded.
+    player.daemon.pass(Duration::from_secs(30)).await?; // Retention; durable ends are recorded.
     player.next().await?;
     player.delete_topic().await;
     player.commit("audit", 9).await; // Behind what the coordinator forgets of the topic.
@@ -426,11 +426,11 @@ async fn topics(player: &Player<'_>) -> Result<(), String> {
 async fn waiting(player: &Player<'_>) -> Result<(), String> {
     player.produce(vec![completed("o0"), completed("o1"), titled("o0", "never")]).await;
     player.next().await?;
-    player.daemon.pass(LONG).await; // They expire.
+    player.daemon.pass(LONG).await?; // They expire.
     player.next().await?;
     player.produce(vec![created("o0", "bob")]).await;
     player.next().await?;
-    player.daemon.checkpoint().await; // Trims changes and event ids, too.
+    player.daemon.checkpoint().await?; // Trims changes and event ids, too.
     player.next().await
 }
 
@@ -453,7 +453,7 @@ async fn by_chance(player: &Player<'_>, seed: u64) -> Result<(), String> {
                 0
             }
             4 => {
-                player.daemon.checkpoint().await;
+                player.daemon.checkpoint().await?;
                 0
             }
             5 => {
@@ -490,7 +490,7 @@ pub(crate) async fn finish(player: &Player<'_>, life: usize) -> Result<(), Strin
     player.write(created(&format!("rest {life}"), "bob")).await;
     player.commit("mail", 100 + i64::try_from(life).expect("few")).await;
     player.daemon.quiet(None).await?;
-    player.daemon.pass(LONG).await;
-    player.daemon.checkpoint().await;
+    player.daemon.pass(LONG).await?;
+    player.daemon.checkpoint().await?;
     player.daemon.quiet(None).await
 }
