@@ -256,6 +256,7 @@ fn broker_options(durability: Durability) -> broker::Options {
         message_bytes_max: 1 << 20,
         connections_max: 1,
         reserved_topics: vec![name(EVENTS), name(LETTERS)],
+        closed_topics: vec![name(LETTERS)],
         reserved_group: "taskwire".to_owned(),
     }
 }
@@ -264,6 +265,7 @@ fn apply_options() -> apply::Options {
     apply::Options {
         topic: name(EVENTS),
         starts_at_latest: false,
+        waiting_timeout: Duration::from_secs(600),
         checkpoint_records: u64::MAX,
         checkpoint_interval: CHECKPOINT_EVERY,
     }

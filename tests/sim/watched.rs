@@ -7,10 +7,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use taskwire::{
-    position::Position,
+    position::{Position, RecordPosition, TopicName},
     store::{
         ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
         StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+        letter::{LetterFilter, LetterPage, StoredLetter},
     },
     task::{TaskId, UserId, event::EventId},
 };
@@ -53,6 +54,23 @@ impl Store for Watched {
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>> {
         self.has_looked.store(true, Ordering::Relaxed);
         self.inner.waiting_before(before_ms, limit)
+    }
+
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        self.inner.letter(place)
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        self.inner.letters(topic, filter, after, limit)
     }
 
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {

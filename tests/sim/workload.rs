@@ -169,7 +169,8 @@ impl<'a> Player<'a> {
         self.tell(Fact::Sent(number));
         let key = Some(Story::key(number, 0));
         let topic = super::daemon::name(EVENTS);
-        let record = OutboundRecord { topic, partition: None, key, value, headers: Vec::new() };
+        let (partition, timestamp_ms, headers) = (None, None, Vec::new());
+        let record = OutboundRecord { topic, partition, timestamp_ms, key, value, headers };
         match self.daemon.feed.publish(record).await {
             Ok(place) => self.tell(Fact::Acked(number, place.offset.get())),
             Err(error) => return assert!(!self.is_strict, "write {number}: {error}"),
