@@ -38,6 +38,10 @@ metrics! {
     broker_requests: Counter = "broker_requests";
     /// Requests on the Kafka port that were malformed or not supported
     broker_bad_requests: Counter = "broker_bad_requests";
+    /// Connections on the Kafka port that were refused at a limit
+    broker_connections_refused: Counter = "broker_connections_refused";
+    /// Connections on the Kafka port that were cut because memory ran out
+    broker_connections_cut: Counter = "broker_connections_cut";
     /// Bytes of record batches appended
     log_appended_bytes: Counter = "log_appended_bytes";
     /// Records appended

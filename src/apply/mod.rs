@@ -27,6 +27,7 @@ mod letter_tests;
 #[cfg(test)]
 mod tests;
 
+pub use outbox::partition_of;
 pub use outcome::PendingOutcome;
 pub use plan::{WAITING_BYTES_MAX, WAITING_MAX};
 

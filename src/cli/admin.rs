@@ -13,7 +13,11 @@ use bytes::Bytes;
 use clap::Args;
 use http::Method;
 use serde_json::Value;
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
@@ -67,9 +71,13 @@ pub(super) struct AdminClient {
 }
 
 impl AdminClient {
+    /// The daemon whose socket is in this data directory.
+    pub(super) fn local(data_dir: &Path) -> Self {
+        Self { http: HttpClient::by_socket(daemon::admin_socket(data_dir)) }
+    }
+
     /// With so much time for one request, where the daemon has much to do for it.
     #[must_use]
-    #[allow(dead_code, reason = "the first verb that needs it is backup")]
     pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.http = self.http.with_timeout(timeout);
         self

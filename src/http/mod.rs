@@ -21,6 +21,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use admin::backup::MakeBackup;
 pub use limits::{Limits, Rate, SocketLimits};
 
 use crate::{
@@ -60,7 +61,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -123,6 +124,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What health says beside apply's progress.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Makes a backup of this daemon.
+    pub backup: MakeBackup,
 }
 
 /// Reasons why the daemon is not wholly healthy.
@@ -148,6 +151,7 @@ impl Http {
             progress: parts.applied.progress(),
             usage: Arc::new(Usage::new(&options.limits)),
             is_stopping: AtomicBool::new(false),
+            backups: Arc::new(Semaphore::new(1)),
             options,
             parts,
         });
@@ -194,6 +198,8 @@ struct State {
     parts: Parts,
     progress: watch::Receiver<Progress>,
     usage: Arc<Usage>,
+    /// One backup at a time.
+    backups: Arc<Semaphore>,
     is_stopping: AtomicBool,
 }
 

@@ -127,6 +127,10 @@ codes! {
     Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
     /// Too many requests; when to come back is in the headers.
     RateLimited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
+    /// The backup was not made; the detail says why.
+    BackupFailed = INTERNAL_SERVER_ERROR "backup_failed" "The backup was not made";
+    /// Another backup is being made.
+    BackupRunning = CONFLICT "backup_running" "Another backup is being made";
     /// A defect of ours; the log says more.
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.

@@ -22,7 +22,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::collections::HashMap;
+use std::{collections::HashMap, io, path::Path};
 
 /// Most tasks or changes of one page.
 pub const PAGE_ROWS_MAX: usize = 1_000;
@@ -243,7 +243,8 @@ pub enum StoreError {
     },
     /// The file under the tables is damaged: nothing of it can be trusted.
     #[error(
-        "tasks.redb is damaged; with the daemon stopped, `taskwire verify` tells what is, and          `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
+        "tasks.redb is damaged; with the daemon stopped, `taskwire verify` tells what is, and \
+         `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
     )]
     DamagedFile(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Another process has the store open.
@@ -371,6 +372,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts.
     fn stats(&self) -> StoreStats;
+
+    /// Copies everything as it is now into a new file, for a backup; commits go on meanwhile.
+    ///
+    /// # Errors
+    /// The file is there, or the disk refuses; or this store is kept elsewhere and backed up there.
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        let elsewhere = io::Error::other(format!("no copy to {} is made here", path.display()));
+        Box::pin(async move { Err(StoreError::Database(elsewhere.into())) })
+    }
 
     /// Damaged rows found so far by reads, each counted once; health tells of them.
     fn damaged_rows(&self) -> usize {

@@ -1,6 +1,7 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
 mod admin;
+mod backup;
 mod counted;
 mod idempotence;
 mod kafka;

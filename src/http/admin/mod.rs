@@ -5,6 +5,7 @@
 //!
 //! Invariant: only [`local`] marks a request as local; nothing in a request can.
 
+pub(super) mod backup;
 mod letters;
 mod local;
 
@@ -28,6 +29,7 @@ use std::sync::Arc;
 pub(super) fn routes() -> Router<Arc<State>> {
     let router = Router::new()
         .route("/api/admin/status", get(status))
+        .route("/api/admin/backup", post(backup::make))
         .route("/api/admin/waiting", get(letters::waiting))
         .route("/api/admin/dead-letters", get(letters::list))
         .route("/api/admin/dead-letters/redrive", post(letters::redrive_all))
@@ -67,7 +69,6 @@ impl FromRequestParts<Arc<State>> for Admin {
 
 /// Whoever came by the daemon's own socket, and nobody else: for what touches files of the machine.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the first route that needs it is backup")]
 pub(super) struct LocalAdmin;
 
 impl FromRequestParts<Arc<State>> for LocalAdmin {
