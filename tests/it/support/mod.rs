@@ -89,6 +89,13 @@ impl TestDaemon {
         self.wait_until_ready().await;
     }
 
+    /// Starts it and kills it so soon that it may still recover.
+    pub(crate) async fn restart_and_kill(&mut self, after: Duration) {
+        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
+        tokio::time::sleep(after).await;
+        self.kill();
+    }
+
     pub(crate) async fn kill_and_restart(&mut self) {
         self.kill();
         self.restart().await;
