@@ -93,7 +93,12 @@ impl Model {
     }
 
     fn event(&mut self, event: Event, expired: &BTreeSet<i64>) -> Fate {
-        if let Some(said) = event.id.as_ref().and_then(|id| self.known.get(id)) {
+        // An event that was sent again while the first still waited was its duplicate then, though the
+        // first expired later; one that has expired itself was not.
+        let has_waited = expired.contains(&event.offset);
+        if let Some(said) = event.id.as_ref().and_then(|id| self.known.get(id))
+            && !has_waited
+        {
             let is_same = *said == (event.kind.clone(), event.data.clone());
             return if is_same { Fate::Duplicate } else { Fate::Letter("event_id_reused") };
         }
@@ -113,7 +118,10 @@ impl Model {
             return self.create(&event, task, user.expect("checked before"), expired);
         }
         let (mut now, creation) = match self.states.get(&task) {
-            None if expired.contains(&event.offset) => return Fate::Letter("wait_expired"),
+            None if expired.contains(&event.offset) => {
+                self.know(&event);
+                return Fate::Letter("wait_expired");
+            }
             None => {
                 self.know(&event);
                 self.waiting.entry(task).or_default().push(event);
