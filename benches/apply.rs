@@ -110,6 +110,7 @@ fn whole(bencher: Bencher<'_, '_>) {
                 let options = apply::Options {
                     topic: topic(),
                     starts_at_latest: false,
+                    waiting_timeout: Duration::from_secs(600),
                     checkpoint_records: 20_000,
                     checkpoint_interval: Duration::from_secs(5),
                 };

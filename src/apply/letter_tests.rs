@@ -3,7 +3,7 @@
 use super::{
     double::{dlq, offset, topic},
     letter::Letter,
-    letters::{LetterId, LettersError},
+    letters::{BulkPlace, LetterId, LettersError},
     tests::{Run, World, created, event, messages},
     *,
 };
@@ -15,6 +15,8 @@ use crate::{
     task::transition::Reason,
 };
 use bytes::Bytes;
+
+const START: BulkPlace = BulkPlace { after: None, until_ms: i64::MAX };
 
 fn id(at: usize) -> LetterId {
     LetterId { partition: Partition::ZERO, offset: offset(at) }
@@ -144,12 +146,16 @@ async fn all_open_letters_of_a_reason_are_sent_again() {
     let refused = letters.redrive(id(hole), None).await;
     assert!(matches!(refused, Err(LettersError::NotARecord(Reason::Hole))));
 
-    let done = letters.redrive_all(Some(Reason::WrongUser), None).await.unwrap();
+    let done = letters.redrive_all(Some(Reason::WrongUser), START).await.unwrap();
     assert_eq!((done.redriven, done.skipped, done.next), (3, 0, None));
     settled(&world, &run).await;
     // They are bad still, and new letters of the same events; two others were open, and the hole.
-    let done = letters.redrive_all(None, None).await.unwrap();
+    let done = letters.redrive_all(None, START).await.unwrap();
     assert_eq!((done.redriven, done.skipped), (5, 1));
+    settled(&world, &run).await;
+    // Of those that came since, none is taken by a redrive that began before.
+    let before = BulkPlace { after: None, until_ms: 999_999 };
+    assert_eq!(letters.redrive_all(None, before).await.unwrap().redriven, 0);
     let dismissed = state_of(&run, 0).await;
     assert_eq!(dismissed, LetterState::Dismissed);
     letters.redrive(id(0), None).await.unwrap();
@@ -230,7 +236,7 @@ async fn events_beyond_the_bytes_that_may_wait_are_dead_letters() {
     let world = World::new(1);
     let padding = "x".repeat((1 << 20) - 100);
     let value = format!(r#"{{"type":"task_deleted","data":{{"id":"t","padding":"{padding}"}}}}"#);
-    let fitting = usize::try_from(plan::WAITING_BYTES_MAX >> 20).unwrap();
+    let fitting = usize::try_from(WAITING_BYTES_MAX >> 20).unwrap();
     for _ in 0..=fitting {
         world.log.produce(0, Some(&value), 0);
     }

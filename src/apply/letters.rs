@@ -86,8 +86,9 @@ pub enum LettersError {
     /// There is no letter with this id.
     #[error("there is no such letter")]
     NotFound,
-    /// It holds no record that could be sent again: only a mended one can be.
-    #[error("a letter of reason {0} holds no record to send again")]
+    /// It holds no record that could be sent again, or one that cannot be read: only a mended one
+    /// can be sent.
+    #[error("this letter ({0}) holds no record to send again")]
     NotARecord(Reason),
     /// It was sent again before; there is nothing left to dismiss.
     #[error("the letter was redriven")]
@@ -121,8 +122,37 @@ pub struct BulkRedriven {
     pub redriven: u64,
     /// Letters that hold no record to send again.
     pub skipped: u64,
-    /// Where to go on after; `None` at the end.
-    pub next: Option<LetterId>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<BulkPlace>,
+}
+
+/// Where a bulk redrive is. Text form `<id of a letter>@<ms>`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BulkPlace {
+    /// After this letter.
+    pub after: Option<LetterId>,
+    /// Only letters that were noted until then (ms since 1970): those that fail again are new
+    /// letters, and would keep it going for ever.
+    pub until_ms: i64,
+}
+
+impl fmt::Display for BulkPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.after {
+            Some(id) => write!(f, "{id}@{}", self.until_ms),
+            None => write!(f, "@{}", self.until_ms),
+        }
+    }
+}
+
+impl FromStr for BulkPlace {
+    type Err = NotALetterId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (after, until_ms) = text.split_once('@').ok_or(NotALetterId)?;
+        let after = if after.is_empty() { None } else { Some(after.parse()?) };
+        Ok(Self { after, until_ms: until_ms.parse().map_err(|_| NotALetterId)? })
+    }
 }
 
 /// What the worker is to note.
@@ -203,20 +233,23 @@ impl Letters {
         Ok(Redriven { record, event_id, outcome })
     }
 
-    /// Sends open letters after `after` again, oldest first, at most [`BULK_LETTERS_MAX`].
+    /// Sends open letters from a place on again, oldest first, at most [`BULK_LETTERS_MAX`].
     ///
     /// # Errors
     /// The store or the log failed; some letters may have been sent again.
     pub async fn redrive_all(
         &self,
         reason: Option<Reason>,
-        after: Option<LetterId>,
+        from: BulkPlace,
     ) -> Result<BulkRedriven, LettersError> {
         let filter = LetterFilter { reason, state: Some(LetterState::Open) };
+        let BulkPlace { after, until_ms } = from;
         let page = self.list(&filter, after, BULK_LETTERS_MAX).await?;
-        let next = page.next.as_ref().map(LetterId::of);
+        let next = page.next.as_ref().map(|place| Some(LetterId::of(place)));
+        let next = next.map(|after| BulkPlace { after, until_ms });
         let mut done = BulkRedriven { next, ..BulkRedriven::default() };
-        let mut left = page.letters.into_iter().peekable();
+        let letters = page.letters.into_iter();
+        let mut left = letters.filter(|(_, stored)| stored.at_ms <= until_ms).peekable();
         while left.peek().is_some() {
             let (mut records, mut states, mut bytes) = (Vec::new(), Vec::new(), 0);
             while bytes < BULK_BYTES_MAX
@@ -264,20 +297,27 @@ impl Letters {
         Ok((place, stored))
     }
 
-    /// The letter's bytes; where the topic did not take them, those at the source.
+    /// The letter's bytes; where they are not on the topic or cannot be read, those at the source.
     async fn read_letter(
         &self,
         place: &RecordPosition,
         stored: &StoredLetter,
     ) -> Result<Letter, LettersError> {
-        let record = self.read_record(place).await?.ok_or(LettersError::NotFound)?;
-        let mut letter = Letter::parse(&record).ok_or(LettersError::NotFound)?;
-        if letter.omitted_bytes.is_some() && letter.timestamp_ms.is_some() {
-            let source = self.read_record(&stored.source).await?.ok_or(LettersError::NotFound)?;
-            (letter.key, letter.value, letter.headers) = (source.key, source.value, source.headers);
-            letter.omitted_bytes = None;
+        let letter = self.read_record(place).await?.and_then(|record| Letter::parse(&record));
+        if let Some(letter) = &letter
+            && letter.omitted_bytes.is_none()
+        {
+            return Ok(letter.clone());
         }
-        Ok(letter)
+        let why = (stored.reason, stored.detail.as_str());
+        let source = match stored.end {
+            Some(_) => None,
+            None => self.read_record(&stored.source).await?,
+        };
+        let of_source = source.map(|record| {
+            Letter::of_record(&stored.source, &record, stored.event_id.as_ref(), why)
+        });
+        of_source.or(letter).ok_or(LettersError::NotARecord(stored.reason))
     }
 
     /// The record at a place; `None` if it cannot be read.

@@ -31,9 +31,6 @@ pub use outbox::partition_of;
 pub use outcome::PendingOutcome;
 pub use plan::{WAITING_BYTES_MAX, WAITING_MAX};
 
-/// An event waits so long for its task.
-pub const WAITING_TIME_MAX: Duration = Duration::from_secs(10 * 60);
-
 use crate::{
     clock::Clock,
     feed::{EventLog, FeedError},
@@ -57,6 +54,8 @@ pub struct Options {
     pub topic: TopicName,
     /// A store without a position starts at the log's end instead of its start.
     pub starts_at_latest: bool,
+    /// An event waits so long for its task.
+    pub waiting_timeout: Duration,
     /// A checkpoint after so many records.
     pub checkpoint_records: u64,
     /// A checkpoint after so long, if anything was applied.
@@ -78,6 +77,7 @@ pub struct Applied {
     outcomes: Arc<Outcomes>,
     progress: watch::Receiver<Progress>,
     letters: Letters,
+    waiting_timeout: Duration,
 }
 
 impl Applied {
@@ -98,6 +98,11 @@ impl Applied {
     /// The dead letters.
     pub const fn letters(&self) -> &Letters {
         &self.letters
+    }
+
+    /// How long an event waits for its task.
+    pub const fn waiting_timeout(&self) -> Duration {
+        self.waiting_timeout
     }
 
     /// Progress, with each change.
@@ -157,8 +162,8 @@ fn run(parts: Parts) -> (Applied, tokio::task::JoinHandle<Result<(), ApplyError>
     let outcomes = Arc::new(Outcomes::default());
     let (sender, progress) = watch::channel(Progress::default());
     let (feed, store) = (Arc::clone(&parts.feed), Arc::clone(&parts.store));
-    let topic = parts.options.topic.clone();
+    let (topic, waiting_timeout) = (parts.options.topic.clone(), parts.options.waiting_timeout);
     let worker = Worker::new(parts, Arc::clone(&outcomes), sender);
     let letters = Letters::new(feed, store, topic, Arc::clone(&outcomes), worker.commands());
-    (Applied { outcomes, progress, letters }, tokio::spawn(worker.run()))
+    (Applied { outcomes, progress, letters, waiting_timeout }, tokio::spawn(worker.run()))
 }

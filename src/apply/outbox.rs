@@ -123,7 +123,7 @@ impl Outbox {
         let Some(letter) = Letter::parse(record) else { return };
         let end = self.source_ends.get(&letter.source.partition);
         let is_plausible = end.is_none_or(|end| letter.source.offset < *end);
-        if letter.source.topic == self.source && is_plausible && self.known.len() < KNOWN_MAX {
+        if letter.source.topic == self.source && is_plausible && self.unsettled.len() < KNOWN_MAX {
             self.note(&letter, (partition, record.offset));
         }
     }
@@ -196,17 +196,17 @@ impl Outbox {
         }
     }
 
-    /// Makes every letter durable, whatever the log's durability says. Before every commit that is
+    /// Where letters may lie that are not durable. They are synced before every commit that is
     /// durable itself: the store must not have passed a record whose letter can be lost.
-    pub(super) async fn sync(&mut self) -> Result<(), FeedError> {
-        if !self.is_unsynced {
-            return Ok(());
-        }
-        for partition in (0..self.feed.partition_count(&self.topic)).filter_map(partition_of) {
-            self.feed.sync(&self.topic, partition).await?;
-        }
+    pub(super) fn unsynced(&self) -> Vec<(TopicName, Partition)> {
+        let count = if self.is_unsynced { self.feed.partition_count(&self.topic) } else { 0 };
+        let place = |partition| (self.topic.clone(), partition);
+        (0..count).filter_map(partition_of).map(place).collect()
+    }
+
+    /// Notes that they were synced.
+    pub(super) const fn synced(&mut self) {
         self.is_unsynced = false;
-        Ok(())
     }
 
     /// The marks for the store once a commit passes the records of `letters`.

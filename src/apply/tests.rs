@@ -15,6 +15,8 @@ use proptest::prelude::*;
 use std::sync::{Mutex, atomic::Ordering};
 use tokio::task::JoinHandle;
 
+const WAIT_MS: i64 = 600_000;
+
 /// A log, a store, and what the hub was told.
 pub(super) struct World {
     pub(super) log: Arc<MemoryLog>,
@@ -69,6 +71,7 @@ impl World {
         let options = Options {
             topic: topic(),
             starts_at_latest: self.starts_at_latest,
+            waiting_timeout: Duration::from_millis(WAIT_MS.cast_unsigned()),
             checkpoint_records: 4,
             checkpoint_interval: Duration::from_secs(5),
         };
@@ -205,12 +208,12 @@ async fn an_event_that_waits_too_long_is_a_dead_letter_and_a_younger_one_waits_o
     world.send(&event("task_completed", "e1", r#"{"id":"t"}"#));
     let run = world.start();
     run.caught_up().await;
-    world.clock.set(1_000_000 + worker::wait_ms_max());
+    world.clock.set(1_000_000 + WAIT_MS);
     world.send(&event("task_updated", "e2", r#"{"id":"t","title":"b"}"#));
     let mut outcome = run.applied.expect(EventId::new("e1").unwrap());
     wait_until(|| world.store.state().waiting.len() == 2).await;
     assert_eq!(world.letters(), []);
-    world.clock.set(1_000_000 + worker::wait_ms_max() + 1);
+    world.clock.set(1_000_000 + WAIT_MS + 1);
     assert_eq!(outcome.outcome().await, Some(Outcome::DeadLetter(Reason::WaitExpired)));
     assert_eq!(world.letters(), [(0, "wait_expired".to_owned())]);
     world.store.crash();
@@ -226,12 +229,12 @@ async fn an_event_that_waits_too_long_is_a_dead_letter_and_a_younger_one_waits_o
 #[tokio::test(start_paused = true)]
 async fn too_many_waiting_events_are_dead_letters() {
     let world = World::new(1);
-    for number in 0..=plan::WAITING_MAX {
+    for number in 0..=WAITING_MAX {
         let value = format!(r#"{{"type":"task_deleted","data":{{"id":{number}}}}}"#);
         world.log.produce(0, Some(&value), 0);
     }
     let state = world.drain().await;
-    let last = i64::try_from(plan::WAITING_MAX).unwrap();
+    let last = i64::try_from(WAITING_MAX).unwrap();
     assert_eq!(world.letters(), [(last, "wait_overflow".to_owned())]);
     assert_eq!(state.waiting.len(), usize::try_from(last).unwrap());
 }
@@ -487,7 +490,7 @@ async fn an_expiry_that_is_killed_happens_once() {
         let world = World::new(1);
         world.send(&event("task_completed", "w", r#"{"id":"t"}"#));
         world.drain().await;
-        world.clock.set(1_000_000 + 2 * worker::wait_ms_max());
+        world.clock.set(1_000_000 + 2 * WAIT_MS);
         world.fuse.set(step);
         let mut run = world.start();
         let mut outcome = run.applied.expect(EventId::new("w").unwrap());

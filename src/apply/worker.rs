@@ -1,7 +1,7 @@
 //! The worker: batches what waits, commits it, takes checkpoints, and stops in order.
 
 use super::{
-    ApplyError, Options, Progress, WAITING_TIME_MAX,
+    ApplyError, Options, Progress,
     back_off::BackOff,
     checkpoint::{Cursor, Cursors, Schedule},
     letter::Letter,
@@ -456,20 +456,12 @@ impl Worker {
     /// Syncs the log up to where the store is, so that the store is never durable beyond it. Errors
     /// are tried again for ever, until the daemon stops.
     async fn sync_log(&self, outbox: &mut Outbox) -> Result<(), FeedError> {
+        // Records before their letters: there is no letter of a record that is lost.
         let topic = &self.parts.options.topic;
-        let mut back_off = BackOff::new();
-        while let Err(error) = outbox.sync().await {
-            if back_off.is_first() {
-                warn!(%error, "cannot sync the dead letters, trying again");
-            }
-            if self.parts.shutdown.has_begun() {
-                return Err(error);
-            }
-            back_off.wait().await;
-        }
-        for partition in self.cursors.keys() {
+        let records = self.cursors.keys().map(|partition| (topic.clone(), *partition));
+        for (topic, partition) in records.chain(outbox.unsynced()) {
             let mut back_off = BackOff::new();
-            while let Err(error) = self.parts.feed.sync(topic, *partition).await {
+            while let Err(error) = self.parts.feed.sync(&topic, partition).await {
                 if back_off.is_first() {
                     warn!(%topic, %partition, %error, "cannot sync the log, trying again");
                 }
@@ -479,6 +471,7 @@ impl Worker {
                 back_off.wait().await;
             }
         }
+        outbox.synced();
         Ok(())
     }
 
@@ -576,7 +569,9 @@ impl Worker {
     /// Ends the wait of events whose tasks did not come. Not before the log has been read again
     /// after a start: a task that came once must not be missed the second time.
     async fn expire(&mut self, outbox: &mut Outbox) -> Result<(), ApplyError> {
-        let before_ms = self.parts.clock.now_ms().saturating_sub(wait_ms_max());
+        let waiting_timeout = self.parts.options.waiting_timeout.as_millis();
+        let wait_ms = i64::try_from(waiting_timeout).unwrap_or(i64::MAX);
+        let before_ms = self.parts.clock.now_ms().saturating_sub(wait_ms);
         let expired = self.parts.store.waiting_before(before_ms, EXPIRED_PER_COMMIT_MAX).await?;
         if expired.is_empty() {
             return Ok(());
@@ -671,10 +666,6 @@ async fn next_incoming(
         return Some(Ok(pending));
     }
     receiver.recv().await
-}
-
-pub(super) fn wait_ms_max() -> i64 {
-    i64::try_from(WAITING_TIME_MAX.as_millis()).expect("ten minutes")
 }
 
 async fn until(due: Option<Instant>) {

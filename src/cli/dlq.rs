@@ -14,6 +14,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Arguments of `dlq`.
@@ -97,6 +98,8 @@ struct DismissArgs {
     admin: AdminArgs,
 }
 
+/// Time for one request of a bulk redrive: up to 500 records, each synced with its group.
+const BULK_TIMEOUT: Duration = Duration::from_secs(600);
 const PATH: &str = "/api/admin/dead-letters";
 
 /// Does what was asked for.
@@ -176,6 +179,7 @@ async fn redrive(args: RedriveArgs, outer: &Flags) -> Result<(), Failure> {
             Some(reason) => format!("reason={}", plain("--reason", reason)?),
             None => "all=true".to_owned(),
         };
+        let client = client.with_timeout(BULK_TIMEOUT);
         return redrive_all(&client, &which, args.json).await;
     };
     let mended = args.value.as_deref().map(read_value).transpose()?;

@@ -114,7 +114,6 @@ impl HttpClient {
 
     /// With so much time for each request.
     #[must_use]
-    #[allow(dead_code, reason = "the first verb that needs it is backup")]
     pub(super) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }

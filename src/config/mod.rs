@@ -68,6 +68,7 @@ pub struct Config {
     allow_origins: Vec<String>,
     protects_metrics: bool,
     starts_at_latest: bool,
+    waiting_timeout: Duration,
     durability: Durability,
     dedup_window: (Duration, u64),
     changes_keep: (Duration, u64),
@@ -229,6 +230,7 @@ impl Config {
             starts_at_latest: parsed(layers, &settings::OFFSET_RESET, |text| {
                 value::choice(text, &[("earliest", false), ("latest", true)])
             })?,
+            waiting_timeout: parsed(layers, &settings::WAITING_TIMEOUT, value::duration)?,
             durability: parsed(layers, &settings::DURABILITY, value::durability)?,
             dedup_window: window(layers, &settings::DEDUP_WINDOW)?,
             changes_keep: window(layers, &settings::CHANGES_KEEP)?,
@@ -354,6 +356,7 @@ impl Config {
         apply::Options {
             topic: self.topic.clone(),
             starts_at_latest: self.starts_at_latest,
+            waiting_timeout: self.waiting_timeout,
             checkpoint_records: CHECKPOINT_RECORDS,
             checkpoint_interval: CHECKPOINT_INTERVAL,
         }

@@ -170,7 +170,13 @@ async fn killed_at_any_moment_every_poisoned_record_is_one_letter() {
         }
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         tokio::time::sleep(Duration::from_micros(random >> 50)).await; // any moment will do
-        daemon.kill_and_restart().await;
+        daemon.kill();
+        if round % 2 == 1 {
+            daemon.launch(); // and killed while it recovers, perhaps
+            tokio::time::sleep(Duration::from_micros(random >> 46)).await;
+            daemon.kill();
+        }
+        daemon.restart().await;
     }
     daemon.user("ada").tasks_when(good).await;
     let listed = letters_when(&daemon, poisoned.len()).await;

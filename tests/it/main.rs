@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod backup;
+mod counted;
 mod cross_user;
 mod damage;
 mod flips;

@@ -93,7 +93,12 @@ impl Model {
     }
 
     fn event(&mut self, event: Event, expired: &BTreeSet<i64>) -> Fate {
-        if let Some(said) = event.id.as_ref().and_then(|id| self.known.get(id)) {
+        // An event that was sent again while the first still waited was its duplicate then, though the
+        // first expired later; one that has expired itself was not.
+        let has_waited = expired.contains(&event.offset);
+        if let Some(said) = event.id.as_ref().and_then(|id| self.known.get(id))
+            && !has_waited
+        {
             let is_same = *said == (event.kind.clone(), event.data.clone());
             return if is_same { Fate::Duplicate } else { Fate::Letter("event_id_reused") };
         }

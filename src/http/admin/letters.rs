@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     apply::{
-        WAITING_BYTES_MAX, WAITING_MAX, WAITING_TIME_MAX,
+        WAITING_BYTES_MAX, WAITING_MAX,
         letter::Letter,
-        letters::{LetterId, LettersError, Redriven},
+        letters::{BulkPlace, LetterId, LettersError, Redriven},
     },
     position::{Offset, RecordPosition},
     store::{
@@ -122,15 +122,16 @@ pub(super) async fn redrive_all(
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(&uri, false)?;
+    let start = BulkPlace { after: None, until_ms: state.parts.clock.now_ms() };
     if !query.is_all && query.filter.reason.is_none() {
         return Err(Problem::with_detail(Code::InvalidParameter, "give all=true or a reason"));
     }
     let letters = state.parts.applied.letters();
-    let done = letters.redrive_all(query.filter.reason, query.after).await?;
+    let done = letters.redrive_all(query.filter.reason, query.from.unwrap_or(start)).await?;
     let answer = json!({
         "redriven": done.redriven,
         "skipped": done.skipped,
-        "next": done.next.map(|id| id.to_string()),
+        "next": done.next.map(|place| place.to_string()),
     });
     Ok(document(StatusCode::OK, &answer))
 }
@@ -171,7 +172,7 @@ pub(super) async fn waiting(
         "bytes": stats.waiting_bytes,
         "count_max": WAITING_MAX,
         "bytes_max": WAITING_BYTES_MAX,
-        "seconds_max": WAITING_TIME_MAX.as_secs(),
+        "seconds_max": state.parts.applied.waiting_timeout().as_secs(),
         "events": events,
     });
     Ok(document(StatusCode::OK, &answer))
@@ -181,6 +182,8 @@ pub(super) async fn waiting(
 struct Query {
     filter: LetterFilter,
     after: Option<LetterId>,
+    /// Of a bulk redrive.
+    from: Option<BulkPlace>,
     limit: usize,
     is_all: bool,
 }
@@ -188,7 +191,7 @@ struct Query {
 impl Query {
     fn parse(uri: &Uri, is_list: bool) -> Result<Self, Problem> {
         let (filter, limit) = (LetterFilter::default(), LIMIT_DEFAULT);
-        let mut query = Self { filter, after: None, limit, is_all: false };
+        let mut query = Self { filter, after: None, from: None, limit, is_all: false };
         if uri.query().is_none_or(str::is_empty) {
             return Ok(query);
         }
@@ -200,7 +203,11 @@ impl Query {
                 }
                 "cursor" => {
                     let bad = |_| Problem::new(Code::InvalidCursor);
-                    query.after = Some(value.parse().map_err(bad)?);
+                    if is_list {
+                        query.after = Some(value.parse().map_err(bad)?);
+                    } else {
+                        query.from = Some(value.parse().map_err(bad)?);
+                    }
                 }
                 "state" if is_list => {
                     let unknown = || Problem::parameter("state", "open, redriven or dismissed");

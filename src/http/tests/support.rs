@@ -291,6 +291,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         apply::Options {
             topic,
             starts_at_latest: false,
+            waiting_timeout: Duration::from_secs(600),
             checkpoint_records: 10_000,
             checkpoint_interval: Duration::from_secs(5),
         },

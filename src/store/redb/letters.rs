@@ -270,4 +270,67 @@ mod tests {
         (letter.event_id, letter.end, letter.detail) = (None, None, String::new());
         assert_eq!(decode(&encode(&letter)), Some(letter));
     }
+
+    #[tokio::test]
+    async fn letters_and_their_states_are_kept_and_a_replay_changes_none() {
+        use crate::store::{CommitDurability, Store, redb::RedbStore};
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tasks.redb");
+        let topic = TopicName::new("t.dlq").expect("a name");
+        let at = |offset| place(&topic, 0, offset).expect("a place");
+        let letter = |reason| StoredLetter {
+            state: LetterState::Open,
+            reason,
+            detail: String::new(),
+            event_id: None,
+            source: at(7),
+            end: None,
+            at_ms: 1,
+            value_bytes: 2,
+        };
+        let reasons = [Reason::InvalidJson, Reason::Hole, Reason::InvalidJson];
+        let added: Vec<_> = (0..).zip(reasons).map(|(n, r)| (at(n), letter(r))).collect();
+        let states = vec![(at(0), LetterState::Redriven), (at(99), LetterState::Dismissed)];
+        let (letters, letter_states) = (added.clone(), states);
+        let store = RedbStore::open(
+            &path,
+            super::super::tests::options(crate::store::contract::Windows::WIDE),
+        )
+        .expect("opened");
+        store.start().await.expect("started");
+        let writes = WriteSet { letters, letter_states, ..WriteSet::default() };
+        store.commit(writes, CommitDurability::Immediate).await.expect("committed");
+        assert_eq!(store.stats().letters_open, 2);
+        drop(store);
+
+        let store = RedbStore::open(
+            &path,
+            super::super::tests::options(crate::store::contract::Windows::WIDE),
+        )
+        .expect("opened");
+        store.start().await.expect("started");
+        assert_eq!(store.stats().letters_open, 2, "counted again");
+        let writes = WriteSet { letters: added, ..WriteSet::default() };
+        store.commit(writes, CommitDurability::Deferred).await.expect("committed");
+        assert_eq!(store.stats().letters_open, 2);
+        let first = store.letter(&at(0)).await.expect("read").expect("there");
+        assert_eq!(first.state, LetterState::Redriven);
+        assert_eq!(store.letter(&at(99)).await.expect("read"), None);
+
+        let filter = LetterFilter { reason: Some(Reason::InvalidJson), state: None };
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.letters(&topic, &filter, after.as_ref(), 1).await.expect("read");
+            found.extend(page.letters.into_iter().map(|(place, _)| place.offset.get()));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, [0, 2]);
+        let other = TopicName::new("other.dlq").expect("a name");
+        let page = store.letters(&other, &LetterFilter::default(), None, 9).await.expect("read");
+        assert!(page.letters.is_empty() && page.next.is_none());
+    }
 }

@@ -294,7 +294,27 @@ pub(crate) fn produce_request(
 
 /// One uncompressed batch.
 pub(crate) fn batch(values: &[Bytes], producer: Producer) -> Bytes {
-    let record = |(index, value): (usize, &Bytes)| {
+    let values: Vec<Option<Bytes>> = values.iter().cloned().map(Some).collect();
+    batch_of(&values, producer)
+}
+
+/// One record without a value.
+pub(crate) fn null_batch() -> Bytes {
+    batch_of(&[None], NOBODY)
+}
+
+/// One batch that says it is compressed, with a right CRC, and is not.
+pub(crate) fn garbled_batch() -> Bytes {
+    let mut bytes = BytesMut::from(&plain_batch(&["x"])[..]);
+    bytes[22] |= 1; // attributes: gzip
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes[21..]);
+    let crc = u32::try_from(crc).expect("32 bits");
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.freeze()
+}
+
+fn batch_of(values: &[Option<Bytes>], producer: Producer) -> Bytes {
+    let record = |(index, value): (usize, &Option<Bytes>)| {
         let index = i32::try_from(index).expect("few records");
         Record {
             transactional: false,
@@ -308,7 +328,7 @@ pub(crate) fn batch(values: &[Bytes], producer: Producer) -> Bytes {
             sequence: producer.sequence + index,
             timestamp: 1_700_000_000_000,
             key: None,
-            value: Some(value.clone()),
+            value: value.clone(),
             headers: Default::default(),
             delete_horizon: false,
         }
