@@ -142,7 +142,7 @@ impl Command {
             Some(Verb::Records(args)) => Ok(records::run(args, &mut io::stdout()).await?),
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
-            Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
+            Some(Verb::Selftest(args)) => Box::pin(selftest::run(args, &flags)).await,
             Some(Verb::Status(args)) => status::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,

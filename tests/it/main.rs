@@ -1,6 +1,7 @@
 //! The daemon as its users meet it: the real binary, real sockets on free ports, a real directory.
 
 mod admin;
+mod bad_input;
 mod idempotence;
 mod kafka;
 mod limits;
