@@ -16,7 +16,7 @@ pub use secret::Secret;
 
 use crate::{
     apply, auth,
-    broker::{self, Durability},
+    broker::{self, Durability, limits::PortOptions},
     http, hub,
     position::TopicName,
     store,
@@ -61,6 +61,7 @@ pub struct Config {
     /// Time that the whole stop may take.
     pub stop_timeout: Duration,
     secret: Option<Secret>,
+    jwks: Option<auth::JwksSource>,
     jwt_audience: Option<String>,
     jwt_issuer: Option<String>,
     kafka_advertise: Option<(String, u16)>,
@@ -74,6 +75,7 @@ pub struct Config {
     is_rate_per_user_auto: bool,
     sessions_per_user_max: usize,
     kafka_connections_max: usize,
+    kafka_port: PortOptions,
 }
 
 /// How log lines are written.
@@ -158,10 +160,17 @@ pub enum ConfigError {
         /// Where it would be.
         path: PathBuf,
     },
+    /// Tokens are checked with public keys only.
+    #[error(
+        "tokens are checked by --jwt-jwks, so only its issuer can sign one; give a token of its, \
+         or a secret of ours beside it (--jwt-secret-file FILE)"
+    )]
+    NoSigningKey,
     /// HTTP beyond loopback in development mode.
     #[error(
         "--http-listen {0} is reachable from other machines, and no token would be asked for; \
-         give --jwt-secret-file FILE (or TASKWIRE_JWT_SECRET), or listen on 127.0.0.1"
+         give --jwt-secret-file FILE (or TASKWIRE_JWT_SECRET) or --jwt-jwks FILE|URL, or listen \
+         on 127.0.0.1"
     )]
     OpenHttp(SocketAddr),
     /// Kafka beyond loopback without login.
@@ -211,6 +220,7 @@ impl Config {
             drain_timeout: parsed(layers, &settings::DRAIN_TIMEOUT, value::duration)?,
             stop_timeout: parsed(layers, &settings::STOP_TIMEOUT, value::duration)?,
             secret: secret(layers)?,
+            jwks: optional(layers, &settings::JWT_JWKS, value::jwks)?,
             jwt_audience: layers.one(&settings::JWT_AUDIENCE)?,
             jwt_issuer: layers.one(&settings::JWT_ISSUER)?,
             kafka_advertise: optional(layers, &settings::KAFKA_ADVERTISE, value::host_port)?,
@@ -226,6 +236,7 @@ impl Config {
             is_rate_per_user_auto: required(layers, &settings::HTTP_RATE_PER_USER)? == AUTO,
             sessions_per_user_max: parsed(layers, &settings::SESSIONS_PER_USER_MAX, value::size)?,
             kafka_connections_max: parsed(layers, &settings::KAFKA_CONNECTIONS_MAX, value::size)?,
+            kafka_port: kafka_port(layers)?,
         })
     }
 
@@ -239,9 +250,9 @@ impl Config {
         }
     }
 
-    /// No secret is configured: no token means user `dev`.
+    /// Neither a secret nor a JWKS is configured: no token means user `dev`.
     pub const fn is_development(&self) -> bool {
-        self.secret.is_none()
+        self.secret.is_none() && self.jwks.is_none()
     }
 
     /// What is allowed and still worth a word, one clause each.
@@ -253,6 +264,12 @@ impl Config {
             let bytes = secret.expose().len();
             let min = auth::SECRET_BYTES_MIN;
             warnings.push(format!("the JWT secret has {bytes} bytes; use {min} or more"));
+        }
+        if let Some(source) = self.jwks.as_ref().filter(|source| source.is_in_the_clear()) {
+            warnings.push(format!(
+                "{source} is fetched without TLS: whoever can change the answer on its way can be \
+                 any user; use https"
+            ));
         }
         if let Some(open) = first_open(&self.kafka_listen) {
             warnings.push(format!(
@@ -266,37 +283,35 @@ impl Config {
         warnings
     }
 
-    /// The secret that tokens are signed with; in development mode the one of the data directory,
-    /// made there (the directory must exist) if need be.
+    /// The secret that tokens are signed with, as a daemon has left it in development mode.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is none to sign with.
+    pub fn existing_secret(&self) -> Result<Secret, ConfigError> {
+        match (&self.secret, &self.jwks) {
+            (Some(secret), _) => Ok(secret.clone()),
+            (None, Some(_)) => Err(ConfigError::NoSigningKey),
+            (None, None) => secret::existing(&self.data_dir),
+        }
+    }
+
+    /// Options of authentication. In development mode the secret is made in the data directory
+    /// (which must exist) if need be.
     ///
     /// # Errors
     /// The data directory refuses.
-    pub fn signing_secret(&self) -> Result<Secret, ConfigError> {
-        match &self.secret {
-            Some(secret) => Ok(secret.clone()),
-            None => secret::development(&self.data_dir),
-        }
-    }
-
-    /// As [`Config::signing_secret`], but a secret that is not there stays so.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn existing_secret(&self) -> Result<Secret, ConfigError> {
-        match &self.secret {
-            Some(secret) => Ok(secret.clone()),
-            None => secret::existing(&self.data_dir),
-        }
-    }
-
-    /// Options of authentication.
-    pub fn auth_options(&self, secret: &Secret) -> auth::Options {
-        auth::Options {
-            secret: secret.expose().to_vec(),
+    pub fn auth_options(&self) -> Result<auth::Options, ConfigError> {
+        let secret = match &self.secret {
+            None if self.is_development() => Some(secret::development(&self.data_dir)?),
+            configured => configured.clone(),
+        };
+        Ok(auth::Options {
+            secret: secret.map(|secret| secret.expose().to_vec()).unwrap_or_default(),
+            jwks: self.jwks.clone(),
             is_development: self.is_development(),
             audience: self.jwt_audience.clone(),
             issuer: self.jwt_issuer.clone(),
-        }
+        })
     }
 
     /// What a token says that a daemon of this configuration takes.
@@ -317,7 +332,9 @@ impl Config {
             partitions_default: 1,
             message_bytes_max: MESSAGE_BYTES_MAX,
             connections_max: self.kafka_connections_max,
+            port: self.kafka_port,
             reserved_topics: vec![self.topic.clone(), self.dead_letter_topic()],
+            closed_topics: vec![self.dead_letter_topic()],
             reserved_group: GROUP.to_owned(),
         }
     }
@@ -375,6 +392,8 @@ impl Config {
 
 /// Kafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_MAX: u32 = 1_048_588;
+/// Twice the largest request, so that one is not its own limit.
+const PORT_MEMORY_BYTES_MIN: usize = 32 << 20;
 /// As docs/rest.md says; the longest description, escaped throughout, is 120 kB of it.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -390,6 +409,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKPOINT_RECORDS: u64 = 20_000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const STORE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Disk that is kept back for what was accepted already: the store wants half of its cache and
+/// 32 MiB free before it begins a commit, and the log needs some for dead letters.
+pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
 const RECENT_CHANGES_MAX: usize = 256;
 const RECENT_BYTES_MAX: usize = 256 * 1024;
 
@@ -552,6 +574,18 @@ fn topic(text: &str) -> Result<TopicName, String> {
 
 fn dead_letter_name(topic: &str) -> String {
     format!("{topic}.dlq")
+}
+
+fn kafka_port(layers: &Layers) -> Result<PortOptions, ConfigError> {
+    let per_address = &settings::KAFKA_CONNECTIONS_PER_ADDRESS_MAX;
+    Ok(PortOptions {
+        connections_per_address_max: parsed(layers, per_address, value::size)?,
+        memory_bytes_max: parsed(layers, &settings::KAFKA_MEMORY_MAX, |text| {
+            value::bytes(text, PORT_MEMORY_BYTES_MIN)
+        })?,
+        frame_timeout: parsed(layers, &settings::KAFKA_FRAME_TIMEOUT, value::duration)?,
+        idle_timeout: parsed(layers, &settings::KAFKA_IDLE_TIMEOUT, value::duration)?,
+    })
 }
 
 fn window(layers: &Layers, setting: &Setting) -> Result<(Duration, u64), ConfigError> {

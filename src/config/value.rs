@@ -1,8 +1,12 @@
 //! Text of one setting becomes its typed value. Each function says what is allowed where it
 //! refuses.
 
-use crate::{broker::Durability, http::Rate};
-use std::{net::SocketAddr, time::Duration};
+use crate::{
+    auth::{self, JwksSource},
+    broker::Durability,
+    http::Rate,
+};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 /// Why a value is refused, and what is allowed, in one clause.
 pub(super) type Refused = String;
@@ -63,6 +67,24 @@ pub(super) fn rate(text: &str) -> Result<Rate, Refused> {
     };
     let small = |text: &str| u32::try_from(count(text.trim())?).map_err(|_| refused());
     Rate::new(small(number)?, Duration::from_secs(period_s), small(burst)?).ok_or_else(refused)
+}
+
+/// `64MiB`, `1GiB`, `512KiB`, or plain bytes; at least `min`.
+pub(super) fn bytes(text: &str, min: usize) -> Result<usize, Refused> {
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'_').count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let number: Option<usize> = number.replace('_', "").parse().ok();
+    let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes >= min).ok_or_else(|| {
+        format!("{text:?} is no size; allowed is {} MiB or more, as 64MiB or 1GiB", min >> 20)
+    })
 }
 
 /// `7d,1000000`, `7d` or `1000000`; the part that is left out comes from `default`.
@@ -133,6 +155,21 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Re
     })
 }
 
+/// A JWKS file, which is read to see that it is good, or a URL.
+pub(super) fn jwks(text: &str) -> Result<JwksSource, Refused> {
+    let source = JwksSource::parse(text)?;
+    if let JwksSource::File(path) = &source {
+        auth::check_file(path).map_err(|error| chain(&error))?;
+    }
+    Ok(source)
+}
+
+/// The error and its sources in one line.
+fn chain(error: &dyn Error) -> String {
+    let source = error.source().map(|source| format!(": {}", chain(source)));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
 /// An origin as browsers send it.
 pub(super) fn origin(text: &str) -> Result<String, Refused> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
@@ -157,6 +194,16 @@ mod tests {
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
         for bad in ["", "5", "s", "-5s", "5 s", "5w", "99999999999999999999d", "1.5s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units_and_a_least() {
+        assert_eq!(bytes("64MiB", 1), Ok(64 << 20));
+        assert_eq!(bytes("1GiB", 1), Ok(1 << 30));
+        assert_eq!(bytes("70_000", 65_536), Ok(70_000));
+        for bad in ["", "MiB", "64MB", "64 MiB", "-1", "99999999999GiB", "31MiB"] {
+            assert!(bytes(bad, 32 << 20).is_err(), "{bad}");
         }
     }
 

@@ -91,12 +91,19 @@ codes! {
     NotFound = NOT_FOUND "not_found" "There is nothing at this path";
     /// No such task of this user.
     TaskNotFound = NOT_FOUND "task_not_found" "There is no such task";
+    /// No such dead letter.
+    LetterNotFound = NOT_FOUND "letter_not_found" "There is no such dead letter";
     /// The path has other methods.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed" "This path has other methods";
     /// The body came too slowly.
     RequestTimeout = REQUEST_TIMEOUT "request_timeout" "The body came too slowly";
     /// Another creation has this id.
     TaskConflict = CONFLICT "task_conflict" "Another task has this id";
+    /// It was redriven before.
+    LetterRedriven = CONFLICT "letter_redriven" "The dead letter was redriven";
+    /// Only a mended value can be sent.
+    LetterWithoutRecord = CONFLICT "letter_without_record"
+        "The dead letter holds no record to send again";
     /// The task was deleted.
     TaskDeleted = GONE "task_deleted" "The task was deleted";
     /// `If-Match` lost.
@@ -116,12 +123,20 @@ codes! {
         "The Idempotency-Key was used for another request";
     /// `/ws/...` without a WebSocket handshake.
     UpgradeRequired = UPGRADE_REQUIRED "upgrade_required" "A WebSocket handshake is needed";
+    /// What is asked for is damaged on disk; the log says more.
+    Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
     /// Too many requests; when to come back is in the headers.
     RateLimited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
+    /// The backup was not made; the detail says why.
+    BackupFailed = INTERNAL_SERVER_ERROR "backup_failed" "The backup was not made";
+    /// Another backup is being made.
+    BackupRunning = CONFLICT "backup_running" "Another backup is being made";
     /// A defect of ours; the log says more.
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.
     Unavailable = SERVICE_UNAVAILABLE "unavailable" "Tasks cannot be written for now";
+    /// The keys of the tokens were never fetched.
+    KeysUnavailable = SERVICE_UNAVAILABLE "keys_unavailable" "Tokens cannot be checked for now";
     /// Apply has not reached the log end of the start.
     CatchingUp = SERVICE_UNAVAILABLE "catching_up" "The daemon is still catching up";
     /// The daemon stops.
@@ -232,7 +247,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
-            Code::Unavailable | Code::CatchingUp | Code::Stopping => {
+            Code::Unavailable | Code::KeysUnavailable | Code::CatchingUp | Code::Stopping => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => (),
@@ -266,6 +281,7 @@ impl From<AuthError> for Problem {
         let code = match &error {
             AuthError::Missing => Code::TokenMissing,
             AuthError::Expired => Code::TokenExpired,
+            AuthError::NoKeys => Code::KeysUnavailable,
             AuthError::Invalid(_) => Code::TokenInvalid,
         };
         Self { refused: Some(error), ..Self::new(code) }
@@ -291,9 +307,13 @@ impl From<FieldError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        error!(error = chain(&error), "the store failed a request");
+        // The store has told of a damaged row, once.
+        if !matches!(error, StoreError::Damaged { .. }) {
+            error!(error = chain(&error), "the store failed a request");
+        }
         match error {
             StoreError::Full(_) => Self::new(Code::DiskFull),
+            StoreError::Damaged { .. } | StoreError::DamagedFile(_) => Self::new(Code::Damaged),
             _ => Self::new(Code::Internal),
         }
     }

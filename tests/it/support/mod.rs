@@ -1,7 +1,10 @@
 //! A daemon to test, and clients of its three doors.
 
+#[allow(dead_code, reason = "some of it is for the unit tests of `auth`")]
+pub(crate) mod forge;
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod plain;
 pub(crate) mod raw;
 pub(crate) mod socket;
 
@@ -19,12 +22,13 @@ use tempfile::TempDir;
 /// How long any single fact may take to become true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-const SECRET: &str = "integration-secret-integration-secret";
+pub(crate) const SECRET: &str = "integration-secret-integration-secret";
 
 /// A running daemon in a directory of its own; killed when dropped.
 pub(crate) struct TestDaemon {
     dir: TempDir,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Child,
     pub(crate) http: SocketAddr,
     pub(crate) kafka: SocketAddr,
@@ -36,11 +40,18 @@ impl TestDaemon {
     }
 
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        Self::start_in(flags, &[]).await
+    }
+
+    /// With variables of its environment; an empty one is taken away.
+    pub(crate) async fn start_in(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<_> = variables.iter().map(owned).collect();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let child = spawn(dir.path(), &flags, any, any);
-        let mut daemon = Self { dir, flags, child, http: any, kafka: any };
+        let child = spawn(dir.path(), &flags, &variables, (any, any));
+        let mut daemon = Self { dir, flags, variables, child, http: any, kafka: any };
         daemon.wait_until_ready().await;
         daemon
     }
@@ -85,7 +96,7 @@ impl TestDaemon {
 
     /// Starts it again on the same directory and ports.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
+        self.child = spawn(self.dir.path(), &self.flags, &self.variables, (self.http, self.kafka));
         self.wait_until_ready().await;
     }
 
@@ -145,9 +156,22 @@ pub(crate) fn taskwire() -> Command {
     command
 }
 
-fn spawn(dir: &Path, flags: &[String], http: SocketAddr, kafka: SocketAddr) -> Child {
+fn spawn(
+    dir: &Path,
+    flags: &[String],
+    variables: &[(String, String)],
+    (http, kafka): (SocketAddr, SocketAddr),
+) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
-    taskwire()
+    let mut command = taskwire();
+    for (name, value) in variables {
+        if value.is_empty() {
+            command.env_remove(name);
+        } else {
+            command.env(name, value);
+        }
+    }
+    command
         .arg("serve")
         .arg("--data-dir")
         .arg(dir.join("data"))
