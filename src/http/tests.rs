@@ -4,5 +4,6 @@
 mod admin;
 mod limits;
 mod rest;
+mod slow_sockets;
 mod socket;
 pub(super) mod support;
