@@ -14,6 +14,7 @@ mod rest;
 mod restart;
 mod secrets;
 mod slow_peers;
+mod slow_readers;
 mod socket;
 mod startup;
 mod support;
