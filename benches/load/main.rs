@@ -11,6 +11,7 @@ mod client;
 mod daemon;
 mod feed;
 mod idle;
+mod slow;
 mod start;
 
 use serde_json::{Value, json};
@@ -53,8 +54,18 @@ fn main() {
     }
 }
 
-const MEASURES: &[&str] =
-    &["fdatasync", "ingest", "latency", "post", "get", "list", "start", "restart", "idle"];
+const MEASURES: &[&str] = &[
+    "fdatasync",
+    "ingest",
+    "latency",
+    "post",
+    "get",
+    "list",
+    "start",
+    "restart",
+    "idle",
+    "slow-reader",
+];
 
 async fn measure(name: &str) -> Value {
     match name {
@@ -67,6 +78,7 @@ async fn measure(name: &str) -> Value {
         "start" => start::start().await,
         "restart" => start::restart(100_000, 1 << 30).await,
         "idle" => idle::idle(9_000).await,
+        "slow-reader" => slow::slow_reader().await,
         _ => unreachable!("only the names above are asked for"),
     }
 }

@@ -179,7 +179,7 @@ impl Command {
             Some(Verb::Records(args)) => Ok(records::run(args, &mut io::stdout()).await?),
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
-            Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
+            Some(Verb::Selftest(args)) => Box::pin(selftest::run(args, &flags)).await,
             Some(Verb::Repair(args)) => repair::run(&args, &flags),
             Some(Verb::Dlq(args)) => dlq::run(args, &flags).await,
             Some(Verb::Waiting(args)) => waiting::run(args, &flags).await,

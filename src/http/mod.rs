@@ -39,7 +39,9 @@ use crate::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+    },
     response::IntoResponse,
 };
 use bytes::Bytes;
@@ -381,6 +383,7 @@ impl Connection {
         let position = listener.state.position();
         let judged = self.admit(&request);
         let has_body = has_body(request.headers());
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let origin = match judged {
             Ok(Origin::Allowed) => request.headers().get(header::ORIGIN).cloned(),
             _ => None,
@@ -403,6 +406,10 @@ impl Connection {
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
         complete(response.headers_mut(), position, origin);
+        if is_chunked && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // It may have had a length, too, which hyper passes over (RFC 9112, 6.1).
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         trace!(%method, path = uri.path(), status = response.status().as_u16(), "answered");
         self.count(&response, uri.path());
         let bytes = response.body().size_hint().upper().unwrap_or(0);
@@ -420,6 +427,10 @@ impl Connection {
     /// Looks at a request before any of its handlers.
     fn admit(&self, request: &Request<Incoming>) -> Result<Origin, Problem> {
         let (uri, state) = (request.uri(), &self.listener.state);
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+            return Err(Problem::with_detail(Code::InvalidHeader, "Host"));
+        }
         // The rest of a target in absolute form is a scheme and a host, and is bounded by hyper.
         let target = uri.path_and_query().map_or("", |target| target.as_str());
         if target.len() > TARGET_BYTES_MAX {

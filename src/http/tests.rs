@@ -5,5 +5,6 @@ mod admin;
 mod limits;
 mod model;
 mod rest;
+mod slow_sockets;
 mod socket;
 pub(super) mod support;

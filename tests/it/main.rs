@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod backup;
+mod bad_input;
 mod counted;
 mod cross_user;
 mod damage;
@@ -17,6 +18,7 @@ mod rest;
 mod restart;
 mod secrets;
 mod slow_peers;
+mod slow_readers;
 mod socket;
 mod startup;
 mod strace;

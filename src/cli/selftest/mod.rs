@@ -51,7 +51,7 @@ pub(super) async fn run(args: SelftestArgs, outer: &Flags) -> Result<(), Failure
         let bench = running_bench(args, outer)?;
         flows(&bench, &mut report).await?;
     } else {
-        with_own_daemon(&mut report).await?;
+        Box::pin(with_own_daemon(&mut report)).await?;
     }
     report.finish()
 }
