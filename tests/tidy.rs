@@ -25,6 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "shutdown",
         ],
     ),
+    ("archive", &["broker", "log", "store", "position"]),
     (
         "config",
         &["apply", "auth", "broker", "feed", "http", "hub", "log", "store", "position", "task"],
@@ -32,11 +33,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "apply", "auth", "broker", "clock", "config", "feed", "http", "hub", "log", "metrics",
-            "position", "shutdown", "store", "systemd", "task",
+            "apply", "archive", "auth", "broker", "clock", "config", "feed", "http", "hub", "log",
+            "metrics", "position", "shutdown", "store", "systemd", "task",
         ],
     ),
-    ("cli", &["auth", "clock", "config", "daemon", "position", "shutdown", "task", "wire"]),
+    (
+        "cli",
+        &[
+            "archive", "auth", "broker", "clock", "config", "daemon", "log", "position",
+            "shutdown", "store", "task", "wire",
+        ],
+    ),
 ];
 
 const MAX_FILE_LINES: usize = 800;

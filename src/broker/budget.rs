@@ -1,12 +1,13 @@
-//! Memory for frames that have not arrived whole, of all connections together.
+//! Memory for what waits for its peer: requests that have not arrived whole or that wait, answers
+//! that are not read; of all connections together.
 //!
-//! Bounds: small beginnings are free, since the limit on connections bounds them; above that, what
-//! all have is at most the budget. When it is full, the connection whose frame began first is cut:
-//! whoever sends slowest pays, so that many slow peers cannot keep out the others.
+//! Bounds: small things are free, since the limit on connections bounds them; above that, what all
+//! have is at most the budget. When it is full, the connection that has waited longest is cut:
+//! whoever is slowest pays, so that many slow peers cannot keep out the others.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -22,10 +23,10 @@ struct State {
     next: u64,
     bytes: usize,
     /// By age.
-    frames: BTreeMap<u64, (usize, CancellationToken)>,
+    holders: BTreeMap<u64, (usize, CancellationToken)>,
 }
 
-/// What one unfinished frame holds; given back when dropped.
+/// What one connection holds; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Ticket {
     budget: Budget,
@@ -38,34 +39,60 @@ impl Budget {
         Self { state: Arc::default(), bytes_max }
     }
 
-    /// For a frame that begins to be large.
+    /// For what begins to be large.
     pub(super) fn begin(&self) -> Ticket {
         let cut = CancellationToken::new();
-        let mut state = self.state.lock().expect("no holder panics");
+        let mut state = self.lock();
         let age = state.next;
         state.next += 1;
-        state.frames.insert(age, (0, cut.clone()));
+        state.holders.insert(age, (0, cut.clone()));
         drop(state);
         Ticket { budget: self.clone(), age, cut }
+    }
+
+    /// What is left of it.
+    pub(super) fn room(&self) -> usize {
+        self.bytes_max.saturating_sub(self.lock().bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
     }
 }
 
 impl Ticket {
-    /// Notes how much has arrived; cuts the oldest while that is more than there may be.
+    /// Notes how much is held; cuts the oldest while all have more than there may be.
     pub(super) fn set(&self, bytes: usize) {
-        let mut state = self.budget.state.lock().expect("no holder panics");
+        let mut state = self.budget.lock();
         // One that was cut holds nothing any more.
-        let Some((held, _)) = state.frames.get_mut(&self.age) else { return };
+        let Some((held, _)) = state.holders.get_mut(&self.age) else { return };
         let before = std::mem::replace(held, bytes);
         state.bytes = state.bytes - before + bytes;
         while state.bytes > self.budget.bytes_max {
-            let Some((_, (held, cut))) = state.frames.pop_first() else { break };
+            let Some((_, (held, cut))) = state.holders.pop_first() else { break };
             state.bytes -= held;
             cut.cancel();
         }
     }
 
-    /// Waits until this frame is cut. Cancel safe.
+    /// As [`Ticket::set`], for a peer that has just moved on: it is the youngest now.
+    pub(super) fn renew(&mut self, bytes: usize) {
+        let mut state = self.budget.lock();
+        if let Some(holder) = state.holders.remove(&self.age) {
+            self.age = state.next;
+            state.next += 1;
+            state.holders.insert(self.age, holder);
+        }
+        drop(state);
+        self.set(bytes);
+    }
+
+    /// Whether it was cut.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.is_cancelled()
+    }
+
+    /// Waits until it is cut. Cancel safe.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
     }
@@ -73,8 +100,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut state = self.budget.state.lock().expect("no holder panics");
-        if let Some((held, _)) = state.frames.remove(&self.age) {
+        let mut state = self.budget.lock();
+        if let Some((held, _)) = state.holders.remove(&self.age) {
             state.bytes -= held;
         }
     }
@@ -85,12 +112,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_frame_is_cut_when_the_budget_is_full() {
+    fn the_oldest_is_cut_when_the_budget_is_full() {
         let budget = Budget::new(100);
         let tickets = [budget.begin(), budget.begin(), budget.begin()];
         tickets[1].set(60);
         tickets[0].set(30);
-        let cut = || tickets.each_ref().map(|ticket| ticket.cut.is_cancelled());
+        assert_eq!(budget.room(), 10);
+        let cut = || tickets.each_ref().map(Ticket::is_cut);
         assert_eq!(cut(), [false, false, false]);
         tickets[2].set(40);
         assert_eq!(cut(), [true, false, false]);
@@ -101,13 +129,34 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_frame_gives_its_bytes_back() {
+    fn who_moves_on_is_no_longer_the_oldest() {
+        let budget = Budget::new(100);
+        let (mut first, second, third) = (budget.begin(), budget.begin(), budget.begin());
+        first.set(40);
+        second.set(40);
+        first.renew(30);
+        third.set(40);
+        assert_eq!([&first, &second, &third].map(Ticket::is_cut), [false, true, false]);
+        assert_eq!(budget.room(), 30);
+    }
+
+    #[test]
+    fn more_than_the_whole_budget_is_cut_itself() {
+        let budget = Budget::new(100);
+        let ticket = budget.begin();
+        ticket.set(101);
+        assert!(ticket.is_cut());
+        assert_eq!(budget.room(), 100);
+    }
+
+    #[test]
+    fn what_is_done_gives_its_bytes_back() {
         let budget = Budget::new(100);
         for _ in 0..10 {
             let ticket = budget.begin();
             ticket.set(100);
-            assert!(!ticket.cut.is_cancelled());
+            assert!(!ticket.is_cut());
         }
-        assert_eq!(budget.state.lock().unwrap().bytes, 0);
+        assert_eq!(budget.room(), 100);
     }
 }

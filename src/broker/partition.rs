@@ -11,12 +11,13 @@
 use super::{
     Acks, Durability, ProduceError, Produced,
     producer::{Producers, Undo, Verdict},
+    space::Space,
 };
 use crate::{
     clock::Clock,
-    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Recovery, dir::Dir},
+    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Outage, Recovery, dir::Dir},
     metrics::Metrics,
-    position::{Offset, TopicPartition},
+    position::{Offset, TopicName, TopicPartition},
     wire::batch::ProducedBatch,
 };
 use std::sync::{
@@ -35,18 +36,38 @@ pub(super) struct Setup {
     pub(super) dir: Arc<dyn Dir>,
     pub(super) options: log::Options,
     pub(super) last_stop: LastStop,
+    pub(super) outage: Outage,
     pub(super) durability: Durability,
+    pub(super) space: Space,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    /// Cancelled when the owner panics: the daemon then has to end.
+    pub(super) common: Common,
+}
+
+/// What all partitions share.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    /// Cancelled when an owner panics: the daemon then has to end.
     pub(super) owner_died: CancellationToken,
+    /// KiB of batches that wait for their answers.
+    inbox_kibibytes: Arc<Semaphore>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            owner_died: CancellationToken::new(),
+            inbox_kibibytes: Arc::new(Semaphore::new(ALL_INBOXES_KIBIBYTES_MAX)),
+        }
+    }
 }
 
 /// Handle of one partition. Cheap to clone; the worker ends with the last one.
 #[derive(Clone, Debug)]
 pub struct PartitionHandle {
     inbox: mpsc::Sender<Command>,
-    inbox_bytes: Arc<Semaphore>,
+    inbox_kibibytes: Arc<Semaphore>,
+    common: Common,
     reader: LogReader,
     status: Arc<Status>,
     leader_epoch: i32,
@@ -78,11 +99,14 @@ impl PartitionHandle {
     ) -> Result<Enqueued, ProduceError> {
         let kibibytes = u32::try_from(batch.header().size_bytes >> 10).unwrap_or(u32::MAX);
         let permits = kibibytes.saturating_add(1).min(INBOX_KIBIBYTES_MAX);
-        let inbox_bytes = Arc::clone(&self.inbox_bytes);
-        let permit = inbox_bytes.acquire_many_owned(permits).await;
-        let permit = permit.map_err(|_| ProduceError::Storage)?;
+        // Its own share first, so that a partition that is slow waits with what it has, and not
+        // with what all have.
+        let own = Arc::clone(&self.inbox_kibibytes).acquire_many_owned(permits).await;
+        let own = own.map_err(|_| ProduceError::Storage)?;
+        let all = Arc::clone(&self.common.inbox_kibibytes).acquire_many_owned(permits).await;
+        let all = all.map_err(|_| ProduceError::Storage)?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { batch, acks, reply, _permit: permit };
+        let append = Append { batch, acks, reply, _room: Room { _own: own, _all: all } };
         self.send(Command::Append(append)).await?;
         Ok(Enqueued(answer))
     }
@@ -181,8 +205,14 @@ struct Append {
     batch: ProducedBatch,
     acks: Acks,
     reply: oneshot::Sender<Result<Produced, ProduceError>>,
-    /// Room in the inbox until the answer.
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
+}
+
+/// Room in the inboxes until the answer.
+#[derive(Debug)]
+struct Room {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
 }
 
 impl Command {
@@ -209,36 +239,44 @@ pub(super) struct Opened {
 /// # Errors
 /// As the log says.
 pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
-    let (log, recovery) = Log::open(setup.dir, setup.options, setup.last_stop)?;
-    if let Some(torn) = &recovery.torn_tail {
-        setup.metrics.log_torn_tails.inc();
-        tracing::warn!(
-            topic = %setup.place.topic, partition = %setup.place.partition,
-            file = %torn.path.display(), byte = torn.position, offset = %torn.offset,
-            bytes = torn.bytes, "cut a torn tail"
-        );
-    }
-    for (from, to) in &recovery.holes {
-        tracing::error!(
-            topic = %setup.place.topic, partition = %setup.place.partition, %from, %to,
-            "records are damaged and cannot be read"
-        );
-    }
-    let producers = restore(&setup.place, &recovery, setup.clock.now_ms());
+    let Setup { place, dir, options, last_stop, outage, .. } = setup;
+    let (log, recovery) = Log::open_after(dir, options, last_stop, outage)?;
+    tell_recovery(&place, &recovery, &setup.metrics);
+    log.reader().count_holes_on(&setup.metrics.log_holes);
+    let producers = restore(&place, &recovery, setup.clock.now_ms());
     let status = Arc::new(Status::default());
     status.durable_end.store(log.log_end().get(), Ordering::Release);
+    let leader_epoch = log.leader_epoch();
     let owner = Owner {
-        place: setup.place,
+        place,
         log,
         producers,
         durability: setup.durability,
         clock: setup.clock,
         metrics: setup.metrics,
-        owner_died: setup.owner_died,
+        common: setup.common,
         status,
+        space: setup.space,
         is_dirty: false,
     };
-    Ok(Opened { owner, leader_epoch: setup.last_stop.leader_epoch })
+    Ok(Opened { owner, leader_epoch })
+}
+
+/// What a start has found, each once.
+fn tell_recovery(place: &TopicPartition, recovery: &Recovery, metrics: &Metrics) {
+    let (topic, partition) = (&place.topic, place.partition);
+    if let Some(torn) = &recovery.torn_tail {
+        metrics.log_torn_tails.inc();
+        tracing::warn!(
+            %topic, %partition, file = %torn.path.display(), byte = torn.position,
+            offset = %torn.offset, bytes = torn.bytes, kept = ?torn.kept, "cut a torn tail"
+        );
+    }
+    for (from, to) in &recovery.holes {
+        tracing::error!(
+            %topic, %partition, %from, %to, "records are damaged and cannot be read"
+        );
+    }
 }
 
 /// The producers as of the end of the log.
@@ -267,7 +305,8 @@ impl Opened {
         let permits = usize::try_from(INBOX_KIBIBYTES_MAX).expect("u32 fits");
         let handle = PartitionHandle {
             inbox,
-            inbox_bytes: Arc::new(Semaphore::new(permits)),
+            inbox_kibibytes: Arc::new(Semaphore::new(permits)),
+            common: self.owner.common.clone(),
             reader: self.owner.log.reader(),
             status: Arc::clone(&self.owner.status),
             leader_epoch: self.leader_epoch,
@@ -283,7 +322,7 @@ async fn own(mut owner: Owner, mut inbox: mpsc::Receiver<Command>) {
         let round = gather(first, &mut inbox);
         let status = Arc::clone(&owner.status);
         let metrics = Arc::clone(&owner.metrics);
-        let owner_died = owner.owner_died.clone();
+        let owner_died = owner.common.owner_died.clone();
         let ran = tokio::task::spawn_blocking(move || match owner.run(round) {
             None => Some(owner),
             Some(Ending::Abandon) => None,
@@ -349,8 +388,9 @@ struct Owner {
     durability: Durability,
     clock: Clock,
     metrics: Arc<Metrics>,
-    owner_died: CancellationToken,
+    common: Common,
     status: Arc<Status>,
+    space: Space,
     /// Something was written that is not synced.
     is_dirty: bool,
 }
@@ -371,7 +411,7 @@ struct Waiters {
 struct Waiter {
     reply: oneshot::Sender<Result<Produced, ProduceError>>,
     base_offset: Offset,
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl Owner {
@@ -452,7 +492,7 @@ impl Owner {
         undo: &mut Undo,
         waiters: &mut Waiters,
     ) -> Option<(ProducedBatch, Offset)> {
-        let Append { batch, acks, reply, _permit } = append;
+        let Append { batch, acks, reply, _room } = append;
         let mut header = *batch.header();
         let refused = match self.producers.check(&header) {
             Verdict::New => {
@@ -463,12 +503,12 @@ impl Owner {
                     return None;
                 };
                 self.producers.note(&header, self.clock.now_ms(), undo);
-                waiters.of(acks).push(Waiter { reply, base_offset: end, _permit });
+                waiters.of(acks).push(Waiter { reply, base_offset: end, _room });
                 return Some((batch, next));
             }
             Verdict::Duplicate { base_offset } => {
                 let base_offset = Offset::new(base_offset).unwrap_or_default();
-                waiters.of(acks).push(Waiter { reply, base_offset, _permit });
+                waiters.of(acks).push(Waiter { reply, base_offset, _room });
                 return None;
             }
             Verdict::OutOfOrder => ProduceError::OutOfOrderSequence,
@@ -490,6 +530,10 @@ impl Owner {
         }
         if batches.is_empty() {
             return Ok(());
+        }
+        // What is left is for what is accepted already; its dead letters are part of that.
+        if self.space.is_full() && !is_dead_letters(&self.place.topic) {
+            return Err(Refusal::Full);
         }
         let headers = batches.iter().map(ProducedBatch::header);
         let (bytes, records) = headers.fold((0, 0_i64), |(bytes, records), header| {
@@ -583,6 +627,10 @@ impl Owner {
     }
 }
 
+fn is_dead_letters(topic: &TopicName) -> bool {
+    topic.as_str().ends_with(".dlq")
+}
+
 impl Waiters {
     fn of(&mut self, acks: Acks) -> &mut Vec<Waiter> {
         match acks {
@@ -620,6 +668,8 @@ fn fail(status: &Status, metrics: &Metrics, cause: &str) {
 const INBOX_COMMANDS_MAX: usize = 1024;
 /// Bytes of batches that wait for their answer, in KiB; senders beyond it wait outside.
 const INBOX_KIBIBYTES_MAX: u32 = 32 << 10;
+/// The same of all partitions together: more than one partition may have.
+const ALL_INBOXES_KIBIBYTES_MAX: usize = 64 << 10;
 /// Bytes of one write.
 const ROUND_BYTES_MAX: usize = 16 << 20;
 /// Commands of one round.

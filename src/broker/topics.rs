@@ -9,12 +9,14 @@
 use super::{
     Durability, ProduceError, StartError,
     configs::{self, ConfigError, Configs, Settings},
+    lost,
     meta::{LastRun, Meta, TopicRecord},
     partition::{self, Opened, PartitionHandle},
+    space::Space,
 };
 use crate::{
     clock::Clock,
-    log::{LastStop, OpenError, disk::Disk},
+    log::{self, LastStop, OpenError, Outage, disk::Disk},
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
 };
@@ -26,7 +28,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Most topics.
@@ -147,7 +149,10 @@ pub(super) struct Setup {
     pub(super) meta: Meta,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) owner_died: CancellationToken,
+    pub(super) space: Space,
+    /// What others know to have been durable, beside `broker.redb`.
+    pub(super) floors: HashMap<TopicPartition, Offset>,
+    pub(super) common: partition::Common,
 }
 
 impl Topics {
@@ -162,7 +167,7 @@ impl Topics {
     ) -> Result<Self, StartError> {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (inbox, commands) = mpsc::channel(INBOX_COMMANDS_MAX);
-        let LastRun { leader_epoch, was_clean, topics, durable_ends, .. } = last_run;
+        let LastRun { leader_epoch, was_clean, outage, topics, durable_ends, .. } = last_run;
         let owner = Owner {
             setup: Arc::new(setup),
             leader_epoch,
@@ -170,16 +175,21 @@ impl Topics {
             keeper: keeper.clone(),
         };
         owner.clear_deleted().await;
+        let floor = |place: &TopicPartition| {
+            let floors = [durable_ends.get(place), owner.setup.floors.get(place)];
+            floors.into_iter().flatten().max().copied().unwrap_or_default()
+        };
         for (name, record) in topics {
-            let last_stop = |place: &TopicPartition| LastStop {
-                was_clean,
-                durable_floor: durable_ends.get(place).copied().unwrap_or_default(),
-                leader_epoch,
+            let how = |place: &TopicPartition| How {
+                last_stop: LastStop { was_clean, durable_floor: floor(place), leader_epoch },
+                outage,
+                is_new: false,
             };
             let count = record.partitions;
-            let opened = owner.open(&name, 0..count, &record.configs, last_stop).await?;
+            let opened = owner.open(&name, 0..count, &record.configs, how).await?;
             owner.publish(&name, record.id, record.configs, owner.run(opened));
         }
+        owner.tell_strays().await;
         keeper.spawn(own(owner, commands));
         Ok(Self { snapshot, inbox })
     }
@@ -464,6 +474,12 @@ impl Owner {
         put.map_err(|error| storage_error(name, &error))
     }
 
+    /// What follows from a topic's configs, with as many partitions as there are now.
+    fn settings(&self, configs: &Configs) -> Settings {
+        let partitions = self.snapshot.load().partitions();
+        Settings::new(configs, self.setup.message_bytes_default, partitions)
+    }
+
     /// Makes the topic, as it is from now on, visible.
     fn publish(
         &self,
@@ -475,7 +491,7 @@ impl Owner {
         let topic = Arc::new(Topic {
             name: name.clone(),
             id,
-            settings: Settings::new(&configs, self.setup.message_bytes_default),
+            settings: self.settings(&configs),
             configs,
             partitions,
             is_reserved: self.setup.reserved.contains(name),
@@ -501,12 +517,12 @@ impl Owner {
         configs: &Configs,
     ) -> Result<Vec<Opened>, TopicError> {
         let leader_epoch = self.leader_epoch;
-        let last_stop = |_: &TopicPartition| LastStop {
-            was_clean: false,
-            durable_floor: Offset::ZERO,
-            leader_epoch,
+        let how = |_: &TopicPartition| How {
+            last_stop: LastStop { was_clean: false, durable_floor: Offset::ZERO, leader_epoch },
+            outage: Outage::Machine,
+            is_new: true,
         };
-        let opened = self.open(name, partitions, configs, last_stop).await;
+        let opened = self.open(name, partitions, configs, how).await;
         opened.map_err(|error| storage_error(name, &error))
     }
 
@@ -516,20 +532,16 @@ impl Owner {
         name: &TopicName,
         partitions: std::ops::Range<u32>,
         configs: &Configs,
-        last_stop: impl Fn(&TopicPartition) -> LastStop,
+        how: impl Fn(&TopicPartition) -> How,
     ) -> Result<Vec<Opened>, StartError> {
-        let options = Settings::new(configs, self.setup.message_bytes_default).log;
+        let options = self.settings(configs).log;
         let opening = partitions.map(|index| {
             let index = i32::try_from(index).ok().and_then(Partition::new);
             let partition = index.expect("at most PARTITIONS_MAX");
             let place = TopicPartition { topic: name.clone(), partition };
-            let last_stop = last_stop(&place);
+            let how = how(&place);
             let (setup, options) = (Arc::clone(&self.setup), options.clone());
-            async move {
-                let named = place.clone();
-                let opened = blocking(move || open(&setup, place, options, last_stop)).await;
-                opened.map_err(|error| StartError::Log(named, error))
-            }
+            blocking(move || open(&setup, place, options, &how))
         });
         stream::iter(opening).buffered(OPENING_MAX).try_collect().await
     }
@@ -556,6 +568,21 @@ impl Owner {
         moved.await.map_err(|error| storage_error(name, &error))
     }
 
+    /// Tells of directories that belong to no topic. They stay.
+    async fn tell_strays(&self) {
+        let setup = Arc::clone(&self.setup);
+        let listed = blocking(move || setup.disk.dir(&setup.log_dir)?.list()).await;
+        let Ok(names) = listed else { return };
+        let places = names.iter().filter_map(|name| lost::parse_place(name));
+        let snapshot = self.snapshot.load();
+        for place in places {
+            let topic = snapshot.by_name.get(place.topic.as_str());
+            if topic.and_then(|topic| topic.partition(place.partition)).is_none() {
+                tracing::warn!(%place, "a directory below log/ belongs to no topic");
+            }
+        }
+    }
+
     /// Removes what deletions left behind.
     async fn clear_deleted(&self) {
         let setup = Arc::clone(&self.setup);
@@ -566,25 +593,44 @@ impl Owner {
     }
 }
 
+/// How one partition is opened.
+struct How {
+    last_stop: LastStop,
+    outage: Outage,
+    /// It is created; else it must be there.
+    is_new: bool,
+}
+
 /// Opens one partition. Blocks on the disk.
 fn open(
     setup: &Setup,
     place: TopicPartition,
-    options: crate::log::Options,
-    last_stop: LastStop,
-) -> Result<Opened, OpenError> {
+    options: log::Options,
+    how: &How,
+) -> Result<Opened, StartError> {
     let path = setup.log_dir.join(place.to_string());
-    let dir = setup.disk.dir(&path).map_err(|source| OpenError::Io { path, source })?;
-    partition::open(partition::Setup {
+    let failed = |source| {
+        let error = OpenError::Io { path: path.clone(), source };
+        StartError::Log(place.clone(), error)
+    };
+    let dir = setup.disk.dir(&path).map_err(failed)?;
+    if !how.is_new && !log::has_segments(&*dir).map_err(failed)? {
+        return Err(StartError::LogMissing { place, path });
+    }
+    let named = place.clone();
+    let opened = partition::open(partition::Setup {
         place,
         dir,
         options,
-        last_stop,
+        last_stop: how.last_stop,
+        outage: how.outage,
         durability: setup.durability,
+        space: setup.space.clone(),
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
-        owner_died: setup.owner_died.clone(),
-    })
+        common: setup.common.clone(),
+    });
+    opened.map_err(|error| StartError::Log(named, error))
 }
 
 fn clear_deleted(setup: &Setup) -> std::io::Result<()> {

@@ -22,6 +22,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use admin::backup::MakeBackup;
 pub use limits::{Limits, Rate, SocketLimits};
 
 use crate::{
@@ -61,7 +62,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -122,8 +123,19 @@ pub struct Parts {
     pub clock: Clock,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// What health says beside apply's progress: reasons why the daemon is not healthy.
-    pub health: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What health says beside apply's progress.
+    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Makes a backup of this daemon.
+    pub backup: MakeBackup,
+}
+
+/// Reasons why the daemon is not wholly healthy.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Health {
+    /// What has failed until restart: 503.
+    pub failures: Vec<String>,
+    /// What is damaged, while all else goes on: 200 and `degraded`.
+    pub damages: Vec<String>,
 }
 
 /// The HTTP service. Cheap to clone.
@@ -140,6 +152,7 @@ impl Http {
             progress: parts.applied.progress(),
             usage: Arc::new(Usage::new(&options.limits)),
             is_stopping: AtomicBool::new(false),
+            backups: Arc::new(Semaphore::new(1)),
             options,
             parts,
         });
@@ -186,6 +199,8 @@ struct State {
     parts: Parts,
     progress: watch::Receiver<Progress>,
     usage: Arc<Usage>,
+    /// One backup at a time.
+    backups: Arc<Semaphore>,
     is_stopping: AtomicBool,
 }
 

@@ -353,6 +353,7 @@ async fn publish(state: &State, task_id: &TaskId, event: &TaskEvent) -> Result<D
     let record = OutboundRecord {
         topic: state.options.topic.clone(),
         partition: None,
+        timestamp_ms: None,
         key: Some(Bytes::copy_from_slice(task_id.as_str().as_bytes())),
         value: Some(Bytes::from(event.to_json())),
         headers: Vec::new(),

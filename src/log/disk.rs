@@ -24,15 +24,21 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// As the disk says; part of it may be gone.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Opens or creates the file of a database; its name is durable when this returns.
+    /// Opens the file of a database, or creates it, empty and in place of one that is there.
     ///
     /// # Errors
-    /// As the disk says.
-    fn database(&self, path: &Path) -> io::Result<DatabaseFile>;
+    /// `NotFound` where none is to be created, or as the disk says.
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile>;
 
     /// Bytes left where `path` is; what cannot be told counts as enough, and a write then says what
     /// is wrong.
     fn free_bytes(&self, path: &Path) -> u64;
+
+    /// Names the time from the machine's start to its end; `None` where that is not known. What was
+    /// written in that time is there, whatever became of the process.
+    fn boot_id(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The file system of the machine.
@@ -48,17 +54,20 @@ impl Disk for RealDisk {
         fs::remove_dir_all(path)
     }
 
-    fn database(&self, path: &Path) -> io::Result<DatabaseFile> {
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile> {
         let mut options = fs::OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
-        // Always: a run that was killed may have created the file and got no further.
-        fs::File::open(parent(path))?.sync_all()?;
+        let file = options.read(true).write(true).create(is_new).truncate(is_new).open(path)?;
         Ok(DatabaseFile(Box::new(FileBackend::new(file).map_err(io::Error::other)?)))
     }
 
     fn free_bytes(&self, path: &Path) -> u64 {
         rustix::fs::statvfs(path)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
     }
 }
 
@@ -68,6 +77,32 @@ pub(super) fn parent(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// Opens a database by `open`, which makes it whole if its file is empty. A new one gets its name
+/// when it is whole: redb does not open a file whose creation was cut short.
+///
+/// # Errors
+/// As the disk or `open` says.
+pub fn open_or_create<T, E: From<io::Error>>(
+    disk: &dyn Disk,
+    path: &Path,
+    open: impl FnOnce(DatabaseFile) -> Result<T, E>,
+) -> Result<T, E> {
+    let dir = disk.dir(&parent(path))?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or(io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let opened = if dir.list()?.iter().any(|there| there == name) {
+        open(disk.database(path, false)?)?
+    } else {
+        let beside = format!("{name}.new");
+        let opened = open(disk.database(&path.with_file_name(&beside), true)?)?;
+        dir.rename(&beside, name)?;
+        opened
+    };
+    // Always: a run that was killed may have got no further than the name.
+    dir.sync()?;
+    Ok(opened)
 }
 
 /// What redb reads and writes. The lock of a real file is taken by redb.

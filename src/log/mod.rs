@@ -15,6 +15,7 @@
 
 mod accepted;
 mod checked;
+mod copy;
 pub mod dir;
 pub mod disk;
 mod epochs;
@@ -106,6 +107,8 @@ pub struct TornTail {
     pub offset: Offset,
     /// Bytes cut.
     pub bytes: u64,
+    /// The file that keeps them; `None` where the disk had no space for it.
+    pub kept: Option<PathBuf>,
 }
 
 /// How the log was left.
@@ -142,6 +145,36 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Whether there is any segment of a log in `dir`.
+///
+/// # Errors
+/// As the disk says.
+pub fn has_segments(dir: &dyn dir::Dir) -> io::Result<bool> {
+    Ok(dir.list()?.iter().any(|name| segment::parse_name(name, segment::LOG).is_some()))
+}
+
+/// The newest leader epoch that the log in `dir` knows of; `None` if there is none.
+///
+/// # Errors
+/// As the disk says.
+pub fn last_epoch(dir: &dyn dir::Dir) -> io::Result<Option<i32>> {
+    Ok(epochs::Epochs::load(dir)?.last())
+}
+
+/// Begins a log at `base` whose records below are given up: an accepted hole.
+///
+/// # Errors
+/// `Io`; the same may be tried again.
+pub fn start_at(dir: &dyn dir::Dir, base: Offset) -> Result<(), OpenError> {
+    let accepted = accepted::Accepted::load(dir)
+        .and_then(|mut accepted| accepted.add(dir, 0, base.get()))
+        .and_then(|()| recovery::create_segment(dir, base.get()));
+    match accepted {
+        Ok(_) => Ok(()),
+        Err(source) => Err(OpenError::Io { path: dir.path().to_path_buf(), source }),
+    }
 }
 
 /// Why an append or flush was not made.

@@ -29,6 +29,7 @@ pub(super) struct Opened {
     pub(super) log_start: i64,
     /// Its end was damaged, so that the leader epoch must rise.
     pub(super) is_damaged: bool,
+    pub(super) accepted: Accepted,
     pub(super) recovery: Recovery,
 }
 
@@ -78,7 +79,8 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::R
     (recovery.accepted_holes, recovery.holes) = holes(log_start, &sealed, active.base)
         .into_iter()
         .partition(|(from, to)| accepted.covers(from.get(), to.get()));
-    let mut opened = Opened { sealed, active, file, epochs, log_start, is_damaged, recovery };
+    let mut opened =
+        Opened { sealed, active, file, epochs, log_start, is_damaged, accepted, recovery };
     load_producers(dir, &names, &mut opened)?;
     Ok(opened)
 }
@@ -251,22 +253,43 @@ fn cut(
     (growth, size): (&Growth, u64),
 ) -> io::Result<TornTail> {
     let position = growth.size;
-    let kept = keep_beside(dir, file, &format!("{name}.cut-{position}"), position..size);
-    let is_kept = match kept {
-        Ok(()) => true,
+    let kept = match keep_torn(dir, file, &format!("{name}{CUT}{position}"), position..size) {
+        Ok(kept) => Some(dir.path().join(kept)),
         // A full disk must not keep the log from opening; the bytes were never acknowledged.
-        Err(error) if is_full(&error) => false,
+        Err(error) if is_full(&error) => None,
         Err(error) => return Err(error),
     };
     file.set_len(position)?;
     let path = dir.path().join(name);
     let offset = Offset::new(growth.end).unwrap_or_default();
-    let bytes = size - position;
-    tracing::warn!(
-        file = %path.display(), position, %offset, bytes, is_kept,
-        "torn tail cut from the log"
-    );
-    Ok(TornTail { path, position, offset, bytes })
+    Ok(TornTail { path, position, offset, bytes: size - position, kept })
+}
+
+/// In the name of a file with the bytes of a torn tail.
+pub(super) const CUT: &str = ".cut-";
+/// Such files that are kept; the oldest go.
+const CUTS_MAX: usize = 8;
+
+/// Keeps a torn tail under a name of its own, and not too many of them.
+fn keep_torn(
+    dir: &dyn Dir,
+    file: &dyn File,
+    wanted: &str,
+    range: std::ops::Range<u64>,
+) -> io::Result<String> {
+    let mut kept = Vec::new();
+    for name in dir.list()?.into_iter().filter(|name| name.contains(CUT)) {
+        kept.push((dir.open(&name)?.modified_ms()?, name));
+    }
+    kept.sort_unstable();
+    for (_, oldest) in kept.iter().take((kept.len() + 1).saturating_sub(CUTS_MAX)) {
+        dir.remove(oldest)?;
+    }
+    let is_free = |name: &String| !kept.iter().any(|(_, other)| other == name);
+    let name = (0..=CUTS_MAX).map(|n| format!("{wanted}{}", ".again".repeat(n))).find(is_free);
+    let name = name.unwrap_or_else(|| wanted.to_owned());
+    keep_beside(dir, file, &name, range)?;
+    Ok(name)
 }
 
 /// Copies bytes of a file to a file of their own, durably.

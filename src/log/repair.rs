@@ -66,15 +66,20 @@ pub fn repair(dir: &dyn Dir, damage: &Damage, decision: Decision<'_>) -> Result<
     }
 }
 
+/// In the name of a file with bytes that were damaged, or given up with them. Never removed by us.
+pub(super) const DAMAGED: &str = ".damaged-";
+
 fn accept(dir: &dyn Dir, damage: &Damage) -> io::Result<()> {
     keep_damaged(dir, damage)?;
+    // Made again, it knows of the hole.
+    damage_base(damage).map_or(Ok(()), |base| remove_seal(dir, base))?;
     Accepted::load(dir)?.add(dir, damage.from.get(), damage.to.get())
 }
 
 /// The damaged bytes, in a file of their own.
 fn keep_damaged(dir: &dyn Dir, damage: &Damage) -> io::Result<()> {
     let Some((file_name, bytes)) = &damage.place else { return Ok(()) };
-    let kept = format!("{file_name}.damaged-{}", bytes.start);
+    let kept = format!("{file_name}{DAMAGED}{}", bytes.start);
     keep_beside(dir, &*dir.open(file_name)?, &kept, bytes.clone())
 }
 
@@ -89,11 +94,11 @@ fn cut_from(dir: &dyn Dir, damage: &Damage, log_end: i64) -> io::Result<()> {
     recovery::create_segment(dir, log_end)?;
     for base in later {
         remove_seal(dir, base)?;
-        dir.rename(&name(base, LOG), &format!("{}.cut-0", name(base, LOG)))?;
+        dir.rename(&name(base, LOG), &format!("{}{DAMAGED}0", name(base, LOG)))?;
     }
     if let (Some((file_name, bytes)), Some(base)) = (&damage.place, damage_base(damage)) {
         let file = dir.open(file_name)?;
-        let kept = format!("{file_name}.cut-{}", bytes.start);
+        let kept = format!("{file_name}{DAMAGED}{}", bytes.start);
         keep_beside(dir, &*file, &kept, bytes.start..file.size()?)?;
         remove_seal(dir, base)?;
         file.set_len(bytes.start)?;

@@ -10,6 +10,7 @@ use super::{
     dir::{Dir, File},
     disk::{DatabaseFile, Disk},
 };
+use crate::clock::Clock;
 use memory::{Memory, MemoryFile};
 use std::{
     collections::BTreeMap,
@@ -243,9 +244,9 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// A disk that holds what `image` shows.
-    pub fn new(image: Image) -> Self {
-        Self { memory: Memory::of(image), plan: Arc::default() }
+    /// A disk that holds what `image` shows, and notes times by `clock`.
+    pub fn new(image: Image, clock: Clock) -> Self {
+        Self { memory: Memory::of(image, clock), plan: Arc::default() }
     }
 
     /// Records changing calls from now on.
@@ -334,13 +335,17 @@ impl Disk for SimDisk {
         parent.remove(&name)
     }
 
-    fn database(&self, path: &Path) -> io::Result<DatabaseFile> {
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile> {
         let (parent, name) = self.parent(path)?;
         let file = match parent.open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => parent.create(&name)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_new => {
+                parent.create(&name)?
+            }
             opened => opened?,
         };
-        parent.sync()?;
+        if is_new {
+            file.set_len(0)?;
+        }
         Ok(DatabaseFile::on(file))
     }
 

@@ -5,7 +5,8 @@ use super::{
     checked::{self, Kind, TEMPORARY},
     dir::Dir,
     epochs::{self, Epochs},
-    recovery::{self, LOG_START},
+    recovery::{self, CUT, LOG_START},
+    repair::DAMAGED,
     segment::{LOG, SEAL, Sealed, name, parse_name},
     snapshot::PRODUCERS,
     walk::{self, Scan},
@@ -316,7 +317,7 @@ impl Verifier<'_> {
 
 /// Bytes that were kept beside: nothing is wrong with them.
 fn is_kept_bytes(file: &str) -> bool {
-    let is_kept = [".log.cut-", ".log.damaged-"].iter().any(|part| file.contains(part));
+    let is_kept = [CUT, DAMAGED].iter().any(|part| file.contains(part));
     is_kept && !file.ends_with(TEMPORARY)
 }
 

@@ -7,7 +7,7 @@ use super::{
     retention::{self, Bounds, SegmentFacts},
     segment::{Growth, LOG, RELATIVE_OFFSET_MAX, SEAL, name},
     snapshot,
-    state::{Shared, State, Tail},
+    state::{Damages, Shared, State, Tail},
 };
 use crate::{
     position::Offset,
@@ -62,27 +62,28 @@ impl Log {
         let raised =
             last_epoch.map_or(i32::MIN, |last| last.saturating_add(i32::from(opened.is_damaged)));
         let leader_epoch = last_stop.leader_epoch.max(raised);
-        let tail = Tail::new(options.tail_bytes);
+        let holes = opened.recovery.holes.iter().map(|(from, to)| (from.get(), to.get()));
+        let damages =
+            Damages { holes: holes.collect(), accepted: opened.accepted, ..Damages::default() };
+        let is_snapshot_due = snapshot_offset < opened.active.base;
+        let state = State {
+            log_start: opened.log_start,
+            high_watermark: opened.active.end,
+            sealed: opened.sealed,
+            active: opened.active,
+            file: opened.file,
+            epochs: Arc::new(opened.epochs),
+            tail: Tail::new(options.tail_bytes),
+        };
         let log = Self {
             options,
             leader_epoch,
             is_epoch_stored: last_epoch == Some(leader_epoch),
             is_dirty: false,
             has_failed: false,
-            is_snapshot_due: snapshot_offset < opened.active.base,
+            is_snapshot_due,
             log_start_stored: opened.log_start,
-            shared: Arc::new(Shared::new(
-                dir,
-                State {
-                    log_start: opened.log_start,
-                    high_watermark: opened.active.end,
-                    sealed: opened.sealed,
-                    active: opened.active,
-                    file: opened.file,
-                    epochs: Arc::new(opened.epochs),
-                    tail,
-                },
-            )),
+            shared: Arc::new(Shared::new(dir, state, damages)),
         };
         Ok((log, opened.recovery))
     }

@@ -8,10 +8,14 @@
 //! Invariant: commits are non-durable, or `Immediate` with quick repair; nothing else reaches the
 //! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
 
+pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+pub(crate) mod dump;
 mod file;
+mod letters;
 mod migrate;
 mod read;
 mod row;
@@ -24,6 +28,8 @@ mod tests;
 pub mod verify;
 mod write;
 
+pub use tables::FORMAT;
+
 use self::{
     damage::{Damages, guarded},
     file::{CutOff, FreeSpace, SwitchedFile},
@@ -34,11 +40,12 @@ use self::{
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+    letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
-    log::disk::{Disk, RealDisk},
+    log::disk::{Disk, RealDisk, open_or_create},
     metrics::Metrics,
-    position::Position,
+    position::{Position, RecordPosition, TopicName},
     redb_file,
     task::{TaskId, UserId, event::EventId},
 };
@@ -80,6 +87,21 @@ pub struct Options {
     /// may take records that were applied, so a replay need not repeat what was lost, and a lost
     /// position goes back to where its run was cut.
     pub is_log_synced: bool,
+}
+
+/// Brings a file that is not open up to the current format, as [`RedbStore::open`] does. Returns
+/// the format that it had, if that was an older one.
+///
+/// # Errors
+/// See [`RedbStore::open`].
+pub fn migrate_file(path: &Path) -> Result<Option<u32>, StoreError> {
+    match verify::check_format(path) {
+        Err(StoreError::OlderFormat { found, .. }) => {
+            migrate::to_current(path, found)?;
+            Ok(Some(found))
+        }
+        checked => checked.map(|()| None),
+    }
 }
 
 /// A store in one file.
@@ -156,12 +178,14 @@ impl RedbStore {
         space: FreeSpace,
     ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(disk, path, cut_off.clone())?;
         let checks = redb_file::is_checked_at_start(path);
-        let (database, opened) = guarded(|| {
-            let database = open_database(file, options.cache_bytes, checks)?;
-            let opened = write::open_tables(&database)?;
-            Ok((database, opened))
+        let (database, opened) = open_or_create(disk, path, |file| {
+            let file = SwitchedFile::new(file, cut_off.clone());
+            guarded(|| {
+                let database = open_database(file, options.cache_bytes, checks)?;
+                let opened = write::open_tables(&database)?;
+                Ok((database, opened))
+            })
         })?;
         let shared = Arc::new(Shared {
             database,
@@ -307,6 +331,25 @@ impl Store for RedbStore {
         })
     }
 
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        Box::pin(async move { self.shared.read(|shared| letters::letter(shared, place)) })
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        Box::pin(async move {
+            self.shared.read(|shared| letters::letters(shared, topic, filter, after, limit))
+        })
+    }
+
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async move {
             let removed = self.on_writer(move |writer| writer.trim(now_ms)).await?;
@@ -388,7 +431,23 @@ impl Store for RedbStore {
 
     fn stats(&self) -> StoreStats {
         let counters = self.shared.counters.load();
-        StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
+        StoreStats {
+            tasks: counters.tasks,
+            changes: counters.changes,
+            waiting: counters.waiting,
+            waiting_bytes: counters.waiting_bytes,
+            letters_open: counters.letters_open,
+        }
+    }
+
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
+            let copied = tokio::task::spawn_blocking(move || {
+                shared.read(|shared| copy::copy(&shared.snapshot()?, &path))
+            });
+            copied.await.unwrap_or_else(|error| Err(StoreError::Database(error.into())))
+        })
     }
 
     fn damaged_rows(&self) -> usize {
@@ -413,6 +472,12 @@ macro_rules! from_redb {
             }
         })+
     };
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        redb::Error::Io(error).into()
+    }
 }
 
 from_redb!(

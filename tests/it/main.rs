@@ -2,9 +2,11 @@
 
 mod admin;
 mod auth;
+mod backup;
 mod cross_user;
 mod idempotence;
 mod kafka;
+mod letters;
 mod limits;
 mod origin;
 mod rest;

@@ -5,7 +5,7 @@ use crate::{
     auth::{self, Authenticator},
     clock::Clock,
     feed::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord},
-    http::{Http, Limits, Options, Parts, SocketLimits},
+    http::{Health, Http, Limits, Options, Parts, SocketLimits},
     hub::{self, Hub},
     metrics::Metrics,
     position::{Offset, Partition, RecordPosition, TopicName},
@@ -86,13 +86,12 @@ impl MemoryLog {
         let mut topics = self.topics.lock().unwrap();
         let records = topics.entry(record.topic.clone()).or_default();
         let offset = Offset::new(i64::try_from(records.len()).unwrap()).unwrap();
-        let headers = record.headers.into_iter().map(|(name, value)| (name.into(), Some(value)));
         records.push(FeedRecord {
             offset,
-            timestamp_ms: self.clock.now_ms(),
+            timestamp_ms: record.timestamp_ms.unwrap_or(self.clock.now_ms()),
             key: record.key,
             value: record.value,
-            headers: headers.collect(),
+            headers: record.headers,
         });
         drop(topics);
         self.appended.send_modify(|count| *count += 1);
@@ -193,6 +192,7 @@ pub(super) struct Setup {
     pub(super) sessions_per_user_max: usize,
     pub(super) drain: Duration,
     pub(super) reasons: Vec<String>,
+    pub(super) damages: Vec<String>,
     /// Records that are in the log before the start.
     pub(super) earlier: Vec<Value>,
 }
@@ -234,6 +234,7 @@ impl Setup {
             sessions_per_user_max: 100,
             drain: SOON,
             reasons: Vec::new(),
+            damages: Vec::new(),
             earlier: Vec::new(),
         }
     }
@@ -270,7 +271,8 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         let value = Some(Bytes::from(value.to_string()));
         let headers = Vec::new();
         let topic = topic.clone();
-        log.append(OutboundRecord { topic, partition: None, key: None, value, headers });
+        let (partition, timestamp_ms, key) = (None, None, None);
+        log.append(OutboundRecord { topic, partition, timestamp_ms, key, value, headers });
     }
     log.set(setup.mood);
     let store = open_store(&directory);
@@ -310,7 +312,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         clock.clone(),
         Arc::clone(&metrics),
     );
-    let reasons = setup.reasons.clone();
+    let (reasons, damages) = (setup.reasons.clone(), setup.damages.clone());
     let parts = Parts {
         authenticator,
         store: Arc::clone(&store),
@@ -319,7 +321,8 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         hub,
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
-        health: Arc::new(move || reasons.clone()),
+        health: Arc::new(move || Health { failures: reasons.clone(), damages: damages.clone() }),
+        backup: Arc::new(|_| Box::pin(async { Err("no backups here".to_owned()) })),
     };
     let http = Http::new(setup.http, parts);
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,6 +2,7 @@
 //! and what a crash may leave of the rest.
 
 use super::{super::dir, lock};
+use crate::clock::Clock;
 use std::{
     collections::BTreeMap,
     io,
@@ -15,7 +16,7 @@ const SECTOR_BYTES: usize = 512;
 /// What a crash leaves of what no sync made durable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unsynced {
-    /// Everything: the process was killed, the machine runs on.
+    /// Everything, and it is still unsynced: the process was killed, the machine runs on.
     Kept,
     /// Nothing.
     Dropped,
@@ -34,7 +35,10 @@ pub enum Unsynced {
 
 /// The files and directories. Clones share their contents.
 #[derive(Clone, Debug)]
-pub(super) struct Memory(Arc<Mutex<Image>>);
+pub(super) struct Memory {
+    image: Arc<Mutex<Image>>,
+    clock: Clock,
+}
 
 /// A disk at one moment: what is seen, what is durable, and the calls between the two.
 #[derive(Clone, Debug)]
@@ -73,6 +77,7 @@ struct Content {
     live: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    modified_ms: i64,
 }
 
 /// A change of one file.
@@ -98,7 +103,7 @@ enum CallKind {
     Create { dir: NodeId, name: String, is_dir: bool },
     Name { dir: NodeId, naming: Naming },
     SyncNames { dir: NodeId },
-    Change { file: NodeId, kind: ChangeKind },
+    Change { file: NodeId, kind: ChangeKind, at_ms: i64 },
     Sync { file: NodeId },
     Lose { file: NodeId },
     Mark(u64),
@@ -119,10 +124,10 @@ impl Call {
             CallKind::Create { dir, name, .. } => (*dir, format!("create {name}")),
             CallKind::Name { dir, naming } => (*dir, format!("{naming:?}")),
             CallKind::SyncNames { dir } => (*dir, "sync".to_owned()),
-            CallKind::Change { file, kind: ChangeKind::SetLen(len) } => {
+            CallKind::Change { file, kind: ChangeKind::SetLen(len), .. } => {
                 (*file, format!("set_len {len}"))
             }
-            CallKind::Change { file, kind: ChangeKind::Write { position, bytes } } => {
+            CallKind::Change { file, kind: ChangeKind::Write { position, bytes }, .. } => {
                 (*file, format!("write {position}+{}", bytes.len()))
             }
             CallKind::Sync { file } => (*file, "sync".to_owned()),
@@ -144,15 +149,18 @@ impl Image {
         self.run(call.0.clone());
     }
 
-    /// What is there after a crash at this moment. Everything that is left is durable.
+    /// What is there after a crash at this moment. What a power cut leaves is durable.
     #[must_use]
     pub fn crash(&self, unsynced: Unsynced) -> Self {
+        if unsynced == Unsynced::Kept {
+            return Self { nodes: self.nodes.clone(), journal: None };
+        }
         let mut chance = match unsynced {
             Unsynced::Scattered { seed } => Some(Chance::new(seed)),
             _ => None,
         };
         let nodes = self.nodes.iter().map(|node| match node {
-            Node::Dir(names) => Node::Dir(names.crash(unsynced, chance.as_mut())),
+            Node::Dir(names) => Node::Dir(names.crash(chance.as_mut())),
             Node::File(content) => Node::File(content.crash(unsynced, chance.as_mut())),
         });
         Self { nodes: nodes.collect(), journal: None }
@@ -170,7 +178,9 @@ impl Image {
             }
             CallKind::Name { dir, naming } => self.names(*dir).change(naming.clone()),
             CallKind::SyncNames { dir } => self.names(*dir).sync(),
-            CallKind::Change { file, kind } => self.content(*file).change(kind.clone()),
+            CallKind::Change { file, kind, at_ms } => {
+                self.content(*file).change(kind.clone(), *at_ms);
+            }
             CallKind::Sync { file } => self.content(*file).sync(),
             CallKind::Lose { file } => {
                 self.content(*file).unsynced.iter_mut().for_each(|change| change.is_lost = true);
@@ -208,11 +218,8 @@ impl Names {
         self.unsynced.clear();
     }
 
-    fn crash(&self, unsynced: Unsynced, chance: Option<&mut Chance>) -> Self {
-        let mut left = match unsynced {
-            Unsynced::Kept => self.live.clone(),
-            _ => self.durable.clone(),
-        };
+    fn crash(&self, chance: Option<&mut Chance>) -> Self {
+        let mut left = self.durable.clone();
         if let Some(chance) = chance {
             let fate = chance.fate(self.unsynced.len());
             for (index, naming) in self.unsynced.iter().enumerate() {
@@ -241,7 +248,8 @@ impl Naming {
 }
 
 impl Content {
-    fn change(&mut self, kind: ChangeKind) {
+    fn change(&mut self, kind: ChangeKind, at_ms: i64) {
+        self.modified_ms = at_ms;
         kind.apply(&mut self.live, |_| true);
         self.unsynced.push(Change { kind, is_lost: false });
     }
@@ -254,10 +262,7 @@ impl Content {
     }
 
     fn crash(&self, unsynced: Unsynced, chance: Option<&mut Chance>) -> Self {
-        let mut left = match unsynced {
-            Unsynced::Kept => self.live.clone(),
-            _ => self.durable.clone(),
-        };
+        let mut left = self.durable.clone();
         if let (Unsynced::Torn { bytes_kept }, Some((last, before))) =
             (unsynced, self.unsynced.split_last())
         {
@@ -277,7 +282,8 @@ impl Content {
                 }
             }
         }
-        Self { durable: left.clone(), live: left, unsynced: Vec::new() }
+        let modified_ms = self.modified_ms;
+        Self { durable: left.clone(), live: left, unsynced: Vec::new(), modified_ms }
     }
 }
 
@@ -389,28 +395,28 @@ impl Chance {
 }
 
 impl Memory {
-    pub(super) fn of(image: Image) -> Self {
-        Self(Arc::new(Mutex::new(image)))
+    pub(super) fn of(image: Image, clock: Clock) -> Self {
+        Self { image: Arc::new(Mutex::new(image)), clock }
     }
 
     pub(super) fn record(&self) {
-        lock(&self.0).journal = Some(Vec::new());
+        lock(&self.image).journal = Some(Vec::new());
     }
 
     pub(super) fn journal(&self) -> Vec<Call> {
-        lock(&self.0).journal.clone().unwrap_or_default()
+        lock(&self.image).journal.clone().unwrap_or_default()
     }
 
     pub(super) fn journal_len(&self) -> usize {
-        lock(&self.0).journal.as_ref().map_or(0, Vec::len)
+        lock(&self.image).journal.as_ref().map_or(0, Vec::len)
     }
 
     pub(super) fn mark(&self, number: u64) {
-        lock(&self.0).run(CallKind::Mark(number));
+        lock(&self.image).run(CallKind::Mark(number));
     }
 
     pub(super) fn image(&self) -> Image {
-        lock(&self.0).clone()
+        lock(&self.image).clone()
     }
 
     pub(super) fn root(&self, path: impl Into<PathBuf>) -> MemoryDir {
@@ -435,13 +441,13 @@ impl Default for MemoryDir {
 impl MemoryDir {
     /// An empty one, on a disk of its own.
     pub fn new() -> Self {
-        Memory::of(Image::default()).root("memory")
+        Memory::of(Image::default(), Clock::manual(0)).root("memory")
     }
 
     /// The directory as it is after the power went and came back; this one stays as it is.
     #[must_use]
     pub fn power_cut(&self, unsynced: Unsynced) -> Self {
-        let memory = Memory::of(self.memory.image().crash(unsynced));
+        let memory = Memory::of(self.memory.image().crash(unsynced), self.memory.clock.clone());
         Self { memory, node: self.node, path: self.path.clone() }
     }
 
@@ -453,7 +459,7 @@ impl MemoryDir {
 
     /// Every file with its bytes.
     pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut image = lock(&self.memory.0);
+        let mut image = lock(&self.memory.image);
         let names = image.names(self.node).live.clone();
         let files = names.into_iter().filter_map(|(name, node)| match &image.nodes[node] {
             Node::File(content) => Some((name, content.live.clone())),
@@ -464,7 +470,7 @@ impl MemoryDir {
 
     /// Gives a file, new or there already (and perhaps open), these durable bytes.
     pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        let mut image = lock(&self.memory.0);
+        let mut image = lock(&self.memory.image);
         let there = image.names(self.node).live.get(name).copied();
         let node = there.unwrap_or_else(|| {
             let node = image.nodes.len();
@@ -472,7 +478,7 @@ impl MemoryDir {
             node
         });
         let durable = bytes.clone();
-        *image.content(node) = Content { live: bytes, durable, unsynced: Vec::new() };
+        *image.content(node) = Content { live: bytes, durable, ..Content::default() };
         image.names(self.node).durable.insert(name.to_owned(), node);
     }
 
@@ -480,7 +486,7 @@ impl MemoryDir {
     pub(super) fn child(&self, name: &str) -> io::Result<Self> {
         let node = self.find(name)?;
         let memory = self.memory.clone();
-        match &lock(&self.memory.0).nodes[node] {
+        match &lock(&self.memory.image).nodes[node] {
             Node::Dir(_) => Ok(Self { memory, node, path: self.path.join(name) }),
             Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
         }
@@ -488,7 +494,7 @@ impl MemoryDir {
 
     pub(super) fn make_child(&self, name: &str) {
         let call = CallKind::Create { dir: self.node, name: name.to_owned(), is_dir: true };
-        lock(&self.memory.0).run(call);
+        lock(&self.memory.image).run(call);
     }
 
     /// The directory at `path`, which is absolute, in the root.
@@ -502,7 +508,7 @@ impl MemoryDir {
 
     pub(super) fn open_file(&self, name: &str) -> io::Result<MemoryFile> {
         let file = self.find(name)?;
-        match &lock(&self.memory.0).nodes[file] {
+        match &lock(&self.memory.image).nodes[file] {
             Node::File(_) => Ok(MemoryFile { memory: self.memory.clone(), file }),
             Node::Dir(_) => Err(io::ErrorKind::IsADirectory.into()),
         }
@@ -512,14 +518,14 @@ impl MemoryDir {
         if self.find(name).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let mut image = lock(&self.memory.0);
+        let mut image = lock(&self.memory.image);
         let file = image.nodes.len();
         image.run(CallKind::Create { dir: self.node, name: name.to_owned(), is_dir: false });
         Ok(MemoryFile { memory: self.memory.clone(), file })
     }
 
     fn find(&self, name: &str) -> io::Result<NodeId> {
-        let mut image = lock(&self.memory.0);
+        let mut image = lock(&self.memory.image);
         image.names(self.node).live.get(name).copied().ok_or(io::ErrorKind::NotFound.into())
     }
 }
@@ -539,7 +545,7 @@ impl dir::Dir for MemoryDir {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(lock(&self.memory.0).names(self.node).live.keys().cloned().collect())
+        Ok(lock(&self.memory.image).names(self.node).live.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn dir::File>> {
@@ -552,19 +558,19 @@ impl dir::Dir for MemoryDir {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let naming = Naming::Move(from.to_owned(), to.to_owned(), self.find(from)?);
-        lock(&self.memory.0).run(CallKind::Name { dir: self.node, naming });
+        lock(&self.memory.image).run(CallKind::Name { dir: self.node, naming });
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.find(name)?;
         let naming = Naming::Remove(name.to_owned());
-        lock(&self.memory.0).run(CallKind::Name { dir: self.node, naming });
+        lock(&self.memory.image).run(CallKind::Name { dir: self.node, naming });
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        lock(&self.memory.0).run(CallKind::SyncNames { dir: self.node });
+        lock(&self.memory.image).run(CallKind::SyncNames { dir: self.node });
         Ok(())
     }
 }
@@ -579,11 +585,12 @@ pub(super) struct MemoryFile {
 impl MemoryFile {
     /// A sync fails: what is unsynced is still read, and no later sync makes it durable.
     pub(super) fn lose_unsynced(&self) {
-        lock(&self.memory.0).run(CallKind::Lose { file: self.file });
+        lock(&self.memory.image).run(CallKind::Lose { file: self.file });
     }
 
     fn change(&self, kind: ChangeKind) {
-        lock(&self.memory.0).run(CallKind::Change { file: self.file, kind });
+        let (file, at_ms) = (self.file, self.memory.clock.now_ms());
+        lock(&self.memory.image).run(CallKind::Change { file, kind, at_ms });
     }
 }
 
@@ -596,7 +603,7 @@ impl dir::File for MemoryFile {
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let position = usize::try_from(position).map_err(io::Error::other)?;
-        let mut image = lock(&self.memory.0);
+        let mut image = lock(&self.memory.image);
         let rest = image.content(self.file).live.get(position..).unwrap_or_default();
         let length = rest.len().min(buffer.len());
         buffer[..length].copy_from_slice(&rest[..length]);
@@ -604,7 +611,7 @@ impl dir::File for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        lock(&self.memory.0).run(CallKind::Sync { file: self.file });
+        lock(&self.memory.image).run(CallKind::Sync { file: self.file });
         Ok(())
     }
 
@@ -614,11 +621,11 @@ impl dir::File for MemoryFile {
     }
 
     fn size(&self) -> io::Result<u64> {
-        let length = lock(&self.memory.0).content(self.file).live.len();
+        let length = lock(&self.memory.image).content(self.file).live.len();
         u64::try_from(length).map_err(io::Error::other)
     }
 
     fn modified_ms(&self) -> io::Result<i64> {
-        Ok(0)
+        Ok(lock(&self.memory.image).content(self.file).modified_ms)
     }
 }

@@ -9,7 +9,7 @@ use redb::{BackendError, StorageBackend};
 use std::{
     io,
     ops::Bound,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -42,9 +42,8 @@ pub(super) struct SwitchedFile {
 }
 
 impl SwitchedFile {
-    /// Opens or creates the file. The lock is taken by redb.
-    pub(super) fn open(disk: &dyn Disk, path: &Path, cut_off: CutOff) -> Result<Self, redb::Error> {
-        Ok(Self { file: disk.database(path)?, cut_off })
+    pub(super) fn new(file: DatabaseFile, cut_off: CutOff) -> Self {
+        Self { file, cut_off }
     }
 }
 

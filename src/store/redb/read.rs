@@ -14,7 +14,7 @@ use crate::{
     task::{Task, TaskId, UserId, event::EventId, transition::TaskState},
 };
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 use std::{ops::Range, sync::atomic::Ordering};
 
 /// Most rows that one page of a filtered list looks at (some 2 ms without text search).
@@ -28,7 +28,9 @@ fn user_number(snapshot: &ReadTransaction, user_id: &UserId) -> Result<Option<u6
 
 pub(super) fn load(shared: &Shared, keys: &LoadKeys) -> Result<Loaded, StoreError> {
     let snapshot = shared.snapshot()?;
-    let mut loaded = Loaded { waiting_total: shared.counters.load().waiting, ..Loaded::default() };
+    let counters = shared.counters.load();
+    let (waiting_total, waiting_bytes) = (counters.waiting, counters.waiting_bytes);
+    let mut loaded = Loaded { waiting_total, waiting_bytes, ..Loaded::default() };
     let (ids, tasks) = (snapshot.open_table(TASK_IDS)?, snapshot.open_table(TASKS)?);
     for id in &keys.tasks {
         let Some(place) = ids.get(id.as_str())? else {
@@ -105,6 +107,18 @@ pub(super) fn waiting_before(
         events.push(waiting_event(key, row.value())?);
     }
     Ok(events)
+}
+
+/// Bytes of all records that wait.
+pub(super) fn waiting_bytes(snapshot: &ReadTransaction) -> Result<u64, StoreError> {
+    let mut bytes = 0_u64;
+    for entry in snapshot.open_table(WAITING)?.iter()? {
+        let (key, row) = entry?;
+        // A damaged row is told of by whoever needs it.
+        let length = waiting_event(key.value(), row.value()).map_or(0, |event| event.record.len());
+        bytes += u64::try_from(length).expect("a length in memory fits 64 bits");
+    }
+    Ok(bytes)
 }
 
 pub(super) fn task(

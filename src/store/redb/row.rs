@@ -34,13 +34,18 @@ pub(super) fn event_key(id: &EventId) -> Vec<u8> {
 }
 
 /// Reads a row from its front.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// A reader after the version, if that is ours.
     fn new(row: &'a [u8]) -> Option<Self> {
+        Self::of_form(row, VERSION)
+    }
+
+    /// A reader after the number of a form of its own.
+    pub(super) fn of_form(row: &'a [u8], form: u8) -> Option<Self> {
         let mut reader = Self(row);
-        (reader.array::<1>()? == [VERSION]).then_some(reader)
+        (reader.array::<1>()? == [form]).then_some(reader)
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -49,27 +54,35 @@ impl<'a> Reader<'a> {
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.array().map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
     }
 
     fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn i32(&mut self) -> Option<i32> {
+    pub(super) fn i32(&mut self) -> Option<i32> {
         self.array().map(i32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn i64(&mut self) -> Option<i64> {
+    pub(super) fn i64(&mut self) -> Option<i64> {
         self.array().map(i64::from_le_bytes)
     }
 
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(head)
@@ -97,6 +110,10 @@ pub(super) struct Counters {
     pub(super) events: u64,
     /// Rows of `waiting`.
     pub(super) waiting: u64,
+    /// Bytes of the records that wait; counted when the store is opened, and not kept on disk.
+    pub(super) waiting_bytes: u64,
+    /// Open letters, likewise.
+    pub(super) letters_open: u64,
 }
 
 impl Counters {
@@ -111,6 +128,8 @@ impl Counters {
         changes: 0,
         events: 0,
         waiting: 0,
+        waiting_bytes: 0,
+        letters_open: 0,
     };
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -143,6 +162,8 @@ impl Counters {
             changes: reader.u64()?,
             events: reader.u64()?,
             waiting: reader.u64()?,
+            waiting_bytes: 0,
+            letters_open: 0,
         })
     }
 }
@@ -359,7 +380,7 @@ const REASONS: [Reason; 12] = [
     Reason::Hole,
 ];
 
-const fn reason_code(reason: Reason) -> u8 {
+pub(super) const fn reason_code(reason: Reason) -> u8 {
     match reason {
         Reason::NullValue => 0,
         Reason::InvalidJson => 1,
@@ -376,7 +397,7 @@ const fn reason_code(reason: Reason) -> u8 {
     }
 }
 
-fn reason_of(code: u8) -> Option<Reason> {
+pub(super) fn reason_of(code: u8) -> Option<Reason> {
     REASONS.get(usize::from(code)).copied()
 }
 

@@ -22,6 +22,12 @@ impl Key for u64 {
     }
 }
 
+impl Key for i64 {
+    fn cover(&self, digest: &mut Digest) {
+        digest.update(&self.to_le_bytes());
+    }
+}
+
 impl Key for i32 {
     fn cover(&self, digest: &mut Digest) {
         digest.update(&self.to_le_bytes());
@@ -44,6 +50,14 @@ impl<A: Key, B: Key> Key for (A, B) {
     fn cover(&self, digest: &mut Digest) {
         self.0.cover(digest);
         self.1.cover(digest);
+    }
+}
+
+impl<A: Key, B: Key, C: Key> Key for (A, B, C) {
+    fn cover(&self, digest: &mut Digest) {
+        self.0.cover(digest);
+        self.1.cover(digest);
+        self.2.cover(digest);
     }
 }
 

@@ -2,7 +2,7 @@
 //! that the tables agree with each other.
 
 use super::{
-    read, row,
+    letters, read, row,
     row::{ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
     sum::{self, damaged},
     tables::{
@@ -100,6 +100,14 @@ pub fn verify(path: &Path) -> Result<Report, StoreError> {
     Ok(report)
 }
 
+/// Whether a file that is not open has the current format.
+pub(super) fn check_format(path: &Path) -> Result<(), StoreError> {
+    super::guarded(|| {
+        let database = redb_file::open_view(path)?;
+        write::refuse_other_formats(&database.begin_read()?)
+    })
+}
+
 fn tables(database: &Database, report: &mut Report) -> Result<(), StoreError> {
     let snapshot = database.begin_read()?;
     write::refuse_other_formats(&snapshot)?;
@@ -116,6 +124,7 @@ fn tables(database: &Database, report: &mut Report) -> Result<(), StoreError> {
     user_changes(&snapshot, report)?;
     events(&snapshot, report, &counters)?;
     waiting(&snapshot, report, &counters)?;
+    letters::verify(&snapshot, |error| report.note::<()>(Err(error)).map(drop))?;
     offsets(&snapshot, report)
 }
 

@@ -3,7 +3,7 @@
 use super::{
     CommitDurability, Options, Shared,
     file::FreeSpace,
-    read,
+    letters, read,
     row::{self, ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
     runs::{Run, Runs},
     sum::{self, damaged},
@@ -45,7 +45,9 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
     let snapshot = database.begin_read()?;
     refuse_other_formats(&snapshot)?;
     let epoch = meta_row(&snapshot, META_EPOCH, row::decode_number)?;
-    let counters = meta_row(&snapshot, META_COUNTERS, Counters::decode)?;
+    let mut counters = meta_row(&snapshot, META_COUNTERS, Counters::decode)?;
+    counters.letters_open = letters::open(database, durable)?;
+    counters.waiting_bytes = read::waiting_bytes(&snapshot)?;
     let mut runs = Vec::new();
     for entry in snapshot.open_table(RUNS)?.iter()? {
         let (key, first) = entry?;
@@ -312,6 +314,9 @@ impl Batch {
         if !writes.waiting_added.is_empty() {
             self.add_waiting(transaction, &writes.waiting_added)?;
         }
+        let change = letters::write(transaction, writes)?;
+        let open = self.counters.letters_open.saturating_add_signed(change);
+        self.counters.letters_open = open;
         self.write_offsets(transaction, writes)
     }
 
@@ -450,12 +455,14 @@ impl Batch {
             for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
                 let (key, row) = entry?;
                 let event = read::waiting_event(key.value(), row.value())?;
-                keys.push((event.since_ms, key.value().1));
+                keys.push(((event.since_ms, key.value().1), count(event.record.len())));
             }
-            for key in keys {
+            for (key, bytes) in keys {
                 waiting.remove((id.as_str(), key.1))?;
                 order.remove(key)?;
-                self.counters.waiting = self.counters.waiting.saturating_sub(1);
+                let Counters { waiting, waiting_bytes, .. } = &mut self.counters;
+                *waiting = waiting.saturating_sub(1);
+                *waiting_bytes = waiting_bytes.saturating_sub(bytes);
             }
         }
         Ok(())
@@ -475,6 +482,7 @@ impl Batch {
             waiting.insert((id, number), &row[..])?;
             order.insert((event.since_ms, number), id)?;
             self.counters.waiting += 1;
+            self.counters.waiting_bytes += count(event.record.len());
         }
         Ok(())
     }
@@ -503,6 +511,10 @@ impl Batch {
         }
         Ok(())
     }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("a length in memory fits 64 bits")
 }
 
 /// The number, which is used up.
