@@ -25,6 +25,7 @@ pub mod apply;
 pub mod archive;
 pub mod auth;
 pub mod broker;
+mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;

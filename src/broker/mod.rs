@@ -6,7 +6,6 @@
 //! It knows no tasks.
 
 pub mod backup;
-mod budget;
 pub mod configs;
 pub mod connection;
 pub mod coordinator;

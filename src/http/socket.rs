@@ -30,6 +30,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde::Deserialize;
 use std::{borrow::Cow, convert::Infallible, pin::pin, sync::Arc, time::Duration};
@@ -530,8 +531,8 @@ fn end_of(error: &SocketError) -> End {
 /// keep 8 KiB.
 async fn raw_socket(upgrade: OnUpgrade) -> Option<Socket> {
     let upgraded: Upgraded = timeout(UPGRADE_TIMEOUT, upgrade).await.ok()?.ok()?;
-    let parts = upgraded.downcast::<Guarded>().ok()?;
-    let stream = parts.io.into_inner();
+    let parts = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
+    let stream = parts.io.into_inner().into_inner();
     // Only memory is lost if the option cannot be set.
     let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let stream = Metered::new(stream, RAW_BYTES_MAX);

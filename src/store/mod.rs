@@ -27,6 +27,9 @@ use std::{collections::HashMap, io, path::Path};
 /// Most tasks or changes of one page.
 pub const PAGE_ROWS_MAX: usize = 1_000;
 
+/// Bytes of tasks after which a page ends, however few they are.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Where apply stands in one partition: the next offset to process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Processed {

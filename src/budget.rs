@@ -1,5 +1,5 @@
 //! Memory for what waits for its peer: requests that have not arrived whole or that wait, answers
-//! that are not read; of all connections together.
+//! that are not read; of all connections of a port together.
 //!
 //! Bounds: small things are free, since the limit on connections bounds them; above that, what all
 //! have is at most the budget. When it is full, the connection that has waited longest is cut:
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Shared handle. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     state: Arc<Mutex<State>>,
     bytes_max: usize,
 }
@@ -28,20 +28,19 @@ struct State {
 
 /// What one connection holds; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     budget: Budget,
     age: u64,
     cut: CancellationToken,
 }
 
 impl Budget {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         Self { state: Arc::default(), bytes_max }
     }
 
-    /// For what begins to be large.
-    pub(super) fn begin(&self) -> Ticket {
-        let cut = CancellationToken::new();
+    /// For what begins to be large; `cut` is cancelled where it has to go.
+    pub(crate) fn begin(&self, cut: CancellationToken) -> Ticket {
         let mut state = self.lock();
         let age = state.next;
         state.next += 1;
@@ -51,7 +50,7 @@ impl Budget {
     }
 
     /// What is left of it.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         self.bytes_max.saturating_sub(self.lock().bytes)
     }
 
@@ -62,7 +61,7 @@ impl Budget {
 
 impl Ticket {
     /// Notes how much is held; cuts the oldest while all have more than there may be.
-    pub(super) fn set(&self, bytes: usize) {
+    pub(crate) fn set(&self, bytes: usize) {
         let mut state = self.budget.lock();
         // One that was cut holds nothing any more.
         let Some((held, _)) = state.holders.get_mut(&self.age) else { return };
@@ -76,7 +75,7 @@ impl Ticket {
     }
 
     /// As [`Ticket::set`], for a peer that has just moved on: it is the youngest now.
-    pub(super) fn renew(&mut self, bytes: usize) {
+    pub(crate) fn renew(&mut self, bytes: usize) {
         let mut state = self.budget.lock();
         if let Some(holder) = state.holders.remove(&self.age) {
             self.age = state.next;
@@ -88,12 +87,12 @@ impl Ticket {
     }
 
     /// Whether it was cut.
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.cut.is_cancelled()
     }
 
     /// Waits until it is cut. Cancel safe.
-    pub(super) async fn cut(&self) {
+    pub(crate) async fn cut(&self) {
         self.cut.cancelled().await;
     }
 }
@@ -114,7 +113,11 @@ mod tests {
     #[test]
     fn the_oldest_is_cut_when_the_budget_is_full() {
         let budget = Budget::new(100);
-        let tickets = [budget.begin(), budget.begin(), budget.begin()];
+        let tickets = [
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+        ];
         tickets[1].set(60);
         tickets[0].set(30);
         assert_eq!(budget.room(), 10);
@@ -131,7 +134,11 @@ mod tests {
     #[test]
     fn who_moves_on_is_no_longer_the_oldest() {
         let budget = Budget::new(100);
-        let (mut first, second, third) = (budget.begin(), budget.begin(), budget.begin());
+        let (mut first, second, third) = (
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+            budget.begin(CancellationToken::new()),
+        );
         first.set(40);
         second.set(40);
         first.renew(30);
@@ -143,7 +150,7 @@ mod tests {
     #[test]
     fn more_than_the_whole_budget_is_cut_itself() {
         let budget = Budget::new(100);
-        let ticket = budget.begin();
+        let ticket = budget.begin(CancellationToken::new());
         ticket.set(101);
         assert!(ticket.is_cut());
         assert_eq!(budget.room(), 100);
@@ -153,7 +160,7 @@ mod tests {
     fn what_is_done_gives_its_bytes_back() {
         let budget = Budget::new(100);
         for _ in 0..10 {
-            let ticket = budget.begin();
+            let ticket = budget.begin(CancellationToken::new());
             ticket.set(100);
             assert!(!ticket.is_cut());
         }
