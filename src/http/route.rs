@@ -68,7 +68,16 @@ async fn openapi() -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::transition::Reason;
     use serde_json::Value;
+
+    #[test]
+    fn the_description_names_every_reason() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let named = &document["components"]["schemas"]["Reason"]["enum"];
+        let all: Vec<Value> = Reason::ALL.iter().map(|reason| reason.as_str().into()).collect();
+        assert_eq!(*named, Value::from(all));
+    }
 
     #[test]
     fn the_description_is_of_this_version_and_every_reference_has_an_end() {

@@ -178,7 +178,7 @@ async fn a_key_that_is_rotated_away_lets_nobody_in_and_keeps_its_sockets_till_th
     let flags = ["--jwt-jwks", path.to_str().expect("text")];
     let daemon = TestDaemon::start_in(&flags, &[("TASKWIRE_JWT_SECRET", "")]).await;
     let mut claims = forge::claims(now_s());
-    claims["exp"] = json!(now_s() + 6);
+    claims["exp"] = json!(now_s() + 10);
     let token = old.token(&old.header(), &claims);
     let began = Instant::now();
     let mut socket = daemon.try_socket(&format!("token={token}")).await.expect("an upgrade");

@@ -198,7 +198,10 @@ async fn records(daemon: &TestDaemon) {
     })
     .await;
     for letter in &dead {
-        let reasons = letter.headers.iter().filter(|(name, _)| name.contains("reason"));
+        let reasons = letter
+            .headers
+            .iter()
+            .filter(|(name, _)| name.contains("reason") || name.contains("detail"));
         for (_, reason) in reasons {
             let reason = String::from_utf8_lossy(reason.as_ref().expect("a reason")).into_owned();
             assert!(!reason.contains(EVENT), "{reason}");

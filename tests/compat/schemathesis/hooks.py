@@ -11,6 +11,11 @@ def before_call(context, case, kwargs):
     # Only a `Link` holds a cursor that fits; one that is too long stays.
     if len(str(query.get("cursor", ""))) <= 1024:
         query.pop("cursor", None)
+    # `all=true` or a reason.
+    if case.operation.path.endswith("/dead-letters/redrive") and "reason" not in query:
+        if query.get("all", False) is False:
+            query["all"] = "true"
+            case.query = query
     headers = case.headers or {}
     for name, value in list(headers.items()):
         # The same key with another body is 422, and the generator likes some keys.
