@@ -133,7 +133,9 @@ async fn prepare(directory: &Path) -> (Arc<dyn EventLog>, Arc<dyn Store>) {
         partitions_default: 1,
         message_bytes_max: 1_048_588,
         connections_max: 1,
+        port: broker::limits::PortOptions::default(),
         reserved_topics: vec![topic()],
+        closed_topics: Vec::new(),
         reserved_group: "taskwire".to_owned(),
     };
     let clock = Clock::system();

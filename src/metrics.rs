@@ -38,6 +38,10 @@ metrics! {
     broker_requests: Counter = "broker_requests";
     /// Requests on the Kafka port that were malformed or not supported
     broker_bad_requests: Counter = "broker_bad_requests";
+    /// Connections on the Kafka port that were refused at a limit
+    broker_connections_refused: Counter = "broker_connections_refused";
+    /// Connections on the Kafka port that were cut because memory ran out
+    broker_connections_cut: Counter = "broker_connections_cut";
     /// Bytes of record batches appended
     log_appended_bytes: Counter = "log_appended_bytes";
     /// Records appended
@@ -96,6 +100,8 @@ metrics! {
     http_server_errors: Counter = "http_server_errors";
     /// Connections on the HTTP port that were refused because there were too many
     http_connections_refused: Counter = "http_connections_refused";
+    /// Connections on the HTTP port that were cut because they were the slowest when memory ran out
+    http_connections_cut: Counter = "http_connections_cut";
     /// Requests that were told to come back later (429)
     http_rate_limited: Counter = "http_rate_limited";
     /// Tokens refused

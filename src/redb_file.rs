@@ -7,6 +7,7 @@
 
 use redb::{
     Builder, Database, Durability, ReadTransaction, ReadableTable, StorageBackend, TableDefinition,
+    backends::FileBackend,
 };
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -62,6 +63,15 @@ pub fn open_view(path: &Path) -> Result<Database, redb::DatabaseError> {
     let mut builder = Builder::new();
     builder.set_cache_size(TOOL_CACHE_BYTES).set_check_integrity_on_open(true);
     builder.create_with_backend(view)
+}
+
+/// Opens an existing file for a tool that changes it.
+///
+/// # Errors
+/// As the disk says.
+pub fn open(path: &Path) -> Result<FileBackend, redb::DatabaseError> {
+    let file = File::options().read(true).write(true).open(path);
+    FileBackend::new(file.map_err(redb::StorageError::from)?)
 }
 
 /// Creates a file that a tool writes.

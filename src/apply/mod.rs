@@ -27,7 +27,12 @@ mod letter_tests;
 #[cfg(test)]
 mod tests;
 
+pub use outbox::partition_of;
 pub use outcome::PendingOutcome;
+pub use plan::{WAITING_BYTES_MAX, WAITING_MAX};
+
+/// An event waits so long for its task.
+pub const WAITING_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 
 use crate::{
     clock::Clock,

@@ -272,6 +272,6 @@ impl Attempt {
 }
 
 /// The partition of an index.
-pub(super) fn partition_of(index: u32) -> Option<Partition> {
+pub fn partition_of(index: u32) -> Option<Partition> {
     Partition::new(i32::try_from(index).ok()?)
 }

@@ -205,12 +205,12 @@ async fn an_event_that_waits_too_long_is_a_dead_letter_and_a_younger_one_waits_o
     world.send(&event("task_completed", "e1", r#"{"id":"t"}"#));
     let run = world.start();
     run.caught_up().await;
-    world.clock.set(1_000_000 + worker::WAIT_MS_MAX);
+    world.clock.set(1_000_000 + worker::wait_ms_max());
     world.send(&event("task_updated", "e2", r#"{"id":"t","title":"b"}"#));
     let mut outcome = run.applied.expect(EventId::new("e1").unwrap());
     wait_until(|| world.store.state().waiting.len() == 2).await;
     assert_eq!(world.letters(), []);
-    world.clock.set(1_000_000 + worker::WAIT_MS_MAX + 1);
+    world.clock.set(1_000_000 + worker::wait_ms_max() + 1);
     assert_eq!(outcome.outcome().await, Some(Outcome::DeadLetter(Reason::WaitExpired)));
     assert_eq!(world.letters(), [(0, "wait_expired".to_owned())]);
     world.store.crash();
@@ -487,7 +487,7 @@ async fn an_expiry_that_is_killed_happens_once() {
         let world = World::new(1);
         world.send(&event("task_completed", "w", r#"{"id":"t"}"#));
         world.drain().await;
-        world.clock.set(1_000_000 + 2 * worker::WAIT_MS_MAX);
+        world.clock.set(1_000_000 + 2 * worker::wait_ms_max());
         world.fuse.set(step);
         let mut run = world.start();
         let mut outcome = run.applied.expect(EventId::new("w").unwrap());

@@ -1,7 +1,7 @@
 //! The worker: batches what waits, commits it, takes checkpoints, and stops in order.
 
 use super::{
-    ApplyError, Options, Progress,
+    ApplyError, Options, Progress, WAITING_TIME_MAX,
     back_off::BackOff,
     checkpoint::{Cursor, Cursors, Schedule},
     letter::Letter,
@@ -33,8 +33,6 @@ use tracing::{error, info, warn};
 const RECORDS_PER_COMMIT_MAX: usize = 1_000;
 /// Reads that lie ready, of all partitions together.
 const READS_AHEAD: usize = 2;
-/// An event waits so long for its task.
-pub(super) const WAIT_MS_MAX: i64 = 10 * 60 * 1_000;
 /// Expired events of one commit.
 const EXPIRED_PER_COMMIT_MAX: usize = 500;
 /// How often expiry, new partitions and the lag are looked at.
@@ -578,7 +576,7 @@ impl Worker {
     /// Ends the wait of events whose tasks did not come. Not before the log has been read again
     /// after a start: a task that came once must not be missed the second time.
     async fn expire(&mut self, outbox: &mut Outbox) -> Result<(), ApplyError> {
-        let before_ms = self.parts.clock.now_ms().saturating_sub(WAIT_MS_MAX);
+        let before_ms = self.parts.clock.now_ms().saturating_sub(wait_ms_max());
         let expired = self.parts.store.waiting_before(before_ms, EXPIRED_PER_COMMIT_MAX).await?;
         if expired.is_empty() {
             return Ok(());
@@ -673,6 +671,10 @@ async fn next_incoming(
         return Some(Ok(pending));
     }
     receiver.recv().await
+}
+
+pub(super) fn wait_ms_max() -> i64 {
+    i64::try_from(WAITING_TIME_MAX.as_millis()).expect("ten minutes")
 }
 
 async fn until(due: Option<Instant>) {

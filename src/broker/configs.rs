@@ -190,8 +190,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings by checked configs; `message_bytes_default` is the broker's.
-    pub fn new(configs: &Configs, message_bytes_default: u32) -> Self {
+    /// The settings by checked configs; `message_bytes_default` is the broker's, `partitions` how
+    /// many it has: the more, the less each keeps in memory.
+    pub fn new(configs: &Configs, message_bytes_default: u32, partitions: usize) -> Self {
         let number = |name: &str| -> i64 {
             let config = find(name).expect("asked for by a name in the table");
             let value = configs.get(name).map_or(config.default, String::as_str);
@@ -208,7 +209,7 @@ impl Settings {
             segment_ms: number("segment.ms"),
             retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
-            tail_bytes: TAIL_BYTES,
+            tail_bytes: (ALL_TAILS_BYTES / partitions.max(1)).clamp(TAIL_BYTES_MIN, TAIL_BYTES_MAX),
         };
         Self { log, message_bytes_max }
     }
@@ -217,8 +218,12 @@ impl Settings {
 /// Smaller segments cost more files than they are worth.
 const SEGMENT_BYTES_MIN: u64 = 4096;
 
-/// Bytes of the newest batches of each partition that are kept in memory.
-const TAIL_BYTES: usize = 4 << 20;
+/// Bytes of the newest batches that are kept in memory, by all partitions.
+const ALL_TAILS_BYTES: usize = 64 << 20;
+/// Most of one partition.
+const TAIL_BYTES_MAX: usize = 4 << 20;
+/// Least of one partition, however many there are: the records of a moment.
+const TAIL_BYTES_MIN: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +239,7 @@ mod tests {
         for config in TOPIC_CONFIGS {
             assert!(config.kind.takes(config.default) || config.default.is_empty(), "{config:?}");
         }
-        let settings = Settings::new(&Configs::new(), 5);
+        let settings = Settings::new(&Configs::new(), 5, 1);
         assert_eq!((settings.message_bytes_max, settings.log.retention_bytes), (5, None));
         assert_eq!(settings.log.retention_ms, Some(604_800_000));
     }
@@ -259,11 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn the_more_partitions_the_less_each_keeps_in_memory() {
+        let tail = |partitions| Settings::new(&Configs::new(), 5, partitions).log.tail_bytes;
+        assert_eq!([0, 1, 16, 64, 4000].map(tail), [4 << 20, 4 << 20, 4 << 20, 1 << 20, 16 << 10]);
+        // However they came one after the other.
+        let all: usize = (0..4000).map(tail).sum();
+        assert!(all < 512 << 20, "{all}");
+    }
+
+    #[test]
     fn the_daemons_own_topics_are_never_compacted() {
         let compact = Configs::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
         assert_eq!(check(&compact, true), Err(ConfigError::Reserved));
         let unlimited = Configs::from([("retention.ms".to_owned(), "-1".to_owned())]);
         assert_eq!(check(&unlimited, true), Ok(()));
-        assert_eq!(Settings::new(&unlimited, 1).log.retention_ms, None);
+        assert_eq!(Settings::new(&unlimited, 1, 1).log.retention_ms, None);
     }
 }

@@ -5,61 +5,43 @@
 //! is looked at when everything before it is answered, and holds up what comes after it, as in
 //! Kafka.
 //!
-//! Bounds: requests in flight, the frame, the time that a frame may take to arrive, the time that a
-//! peer may not read its answers, idle time. A peer that breaks the protocol loses its connection,
+//! Bounds: requests in flight, the frame, the time that a frame (and the first one to begin) may
+//! take, the time that a peer may not read its answers, idle time. Memory beyond a little is
+//! counted where all connections share it ([`super::limits`]): a request that arrives or waits, an
+//! answer that is not read. A peer that breaks the protocol or takes too much loses its connection,
 //! and nobody else notices.
 
 use super::{
     Broker, Peer,
-    budget::{Budget, Ticket},
     handler::{
         self,
         produce::{self, Outcome},
     },
 };
-use crate::wire::{
-    ApiKey, Request, RequestError, RequestHeader, Response,
-    api::encode_unsupported_api_versions,
-    decode_request, encode_response,
-    frame::{self, FRAME_BYTES_MAX, FrameError},
-    messages::{RequestKind, ResponseKind},
+use crate::{
+    budget::Ticket,
+    wire::{
+        ApiKey, Request, RequestError, RequestHeader, Response,
+        api::{DECODED_BYTES_PER_BYTE, encode_unsupported_api_versions},
+        decode_request, encode_response,
+        frame::{self, FRAME_BYTES_MAX, FrameError},
+        messages::{RequestKind, ResponseKind},
+    },
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::Instant,
 };
-
-/// What all connections share.
-#[derive(Debug)]
-pub(in crate::broker) struct Limits {
-    connections: Arc<Semaphore>,
-    unfinished: Budget,
-}
-
-impl Limits {
-    pub(in crate::broker) fn new(connections_max: usize) -> Self {
-        let permits = connections_max.min(Semaphore::MAX_PERMITS);
-        Self {
-            connections: Arc::new(Semaphore::new(permits)),
-            unfinished: Budget::new(UNFINISHED_BYTES_MAX),
-        }
-    }
-
-    /// Room for one more connection, given back when dropped; `None` at the limit.
-    pub(in crate::broker) fn take_slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.connections).try_acquire_owned().ok()
-    }
-}
+use tokio_util::sync::CancellationToken;
 
 /// Serves one peer until either side ends it.
 pub(in crate::broker) async fn serve(broker: &Broker, stream: TcpStream, peer: Peer) {
@@ -68,8 +50,12 @@ pub(in crate::broker) async fn serve(broker: &Broker, stream: TcpStream, peer: P
         stream,
         peer,
         buffer: BytesMut::new(),
+        connected_at: Instant::now(),
+        has_asked: false,
         frame_since: None,
-        ticket: None,
+        held_bytes: 0,
+        holding: None,
+        unread: None,
         is_eof: false,
         in_flight: VecDeque::new(),
         out: VecDeque::new(),
@@ -81,9 +67,17 @@ pub(in crate::broker) async fn serve(broker: &Broker, stream: TcpStream, peer: P
         Ok(()) | Err(End::Gone) => tracing::debug!(%peer, "connection closed"),
         Err(End::Io(error)) => tracing::debug!(%peer, %error, "connection lost"),
         Err(End::TimedOut(what)) => tracing::debug!(%peer, what, "connection timed out"),
+        Err(End::Cut(what)) => {
+            broker.metrics().broker_connections_cut.inc();
+            if let Some(unsaid) = broker.limits().warnings.admit() {
+                tracing::warn!(%peer, what, unsaid, "memory ran out, the slowest connection cut");
+            }
+        }
         Err(End::Bad(why)) => {
             broker.metrics().broker_bad_requests.inc();
-            tracing::warn!(%peer, why, "connection closed by us");
+            if let Some(unsaid) = broker.limits().warnings.admit() {
+                tracing::warn!(%peer, why, unsaid, "connection closed by us");
+            }
         }
     }
 }
@@ -94,6 +88,8 @@ enum End {
     Gone,
     Io(io::Error),
     TimedOut(&'static str),
+    /// It held this for longest when the memory for it was full.
+    Cut(&'static str),
     /// The peer broke the protocol, or a failure that cannot be answered.
     Bad(String),
 }
@@ -110,10 +106,17 @@ struct Connection<'a> {
     peer: Peer,
     /// What was read and not yet taken.
     buffer: BytesMut,
+    connected_at: Instant,
+    /// Whether a whole request has come.
+    has_asked: bool,
     /// When the frame at the front of `buffer` began to arrive.
     frame_since: Option<Instant>,
-    /// What it holds of the budget for unfinished frames, once it is large.
-    ticket: Option<Ticket>,
+    /// What the request in hand takes while it waits.
+    held_bytes: usize,
+    /// That and `buffer` in the memory of all connections, once they are large.
+    holding: Option<Ticket>,
+    /// `out` in the memory of all connections, once it is large.
+    unread: Option<Ticket>,
     is_eof: bool,
     /// Produce requests whose answers are to come, oldest first.
     in_flight: VecDeque<InFlight>,
@@ -132,8 +135,12 @@ impl Connection<'_> {
         loop {
             match frame::try_decode(&mut self.buffer, FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
-                    self.ticket = None;
+                    self.has_asked = true;
+                    // A new age: who sends one request after the other is not slow.
+                    self.holding = None;
+                    self.hold(frame.len())?;
                     self.take(frame).await?;
+                    self.hold(0)?;
                     // Counted from here: what a long wait of ours held up is not the peer's fault.
                     self.frame_since = (!self.buffer.is_empty()).then(Instant::now);
                 }
@@ -157,10 +164,19 @@ impl Connection<'_> {
 
     /// Takes one frame: a produce request goes on its way, any other is answered.
     async fn take(&mut self, frame: Bytes) -> Result<(), End> {
-        let Request { header, body } = match decode_request(frame) {
+        // What waits for this peer comes before the room to work, which others wait for.
+        if frame.starts_with(&PRODUCE_KEY) {
+            while self.in_flight.len() >= IN_FLIGHT_MAX {
+                self.finish_front().await?;
+            }
+        } else {
+            self.finish_all().await?;
+            self.flush().await?;
+        }
+        let room = self.room_to_work(&frame).await?;
+        let Request { header, body, memory_bytes } = match decode_request(frame) {
             Ok(request) => request,
             Err(RequestError::ApiVersions { correlation_id, .. }) => {
-                self.finish_all().await?;
                 self.push(encode_unsupported_api_versions(correlation_id));
                 return Ok(());
             }
@@ -171,16 +187,14 @@ impl Connection<'_> {
         }
         match body {
             RequestKind::Produce(request) => {
-                while self.in_flight.len() >= IN_FLIGHT_MAX {
-                    self.finish_front().await?;
-                }
                 let pending = Box::pin(produce::begin(self.broker, header.version, request)).await;
                 let outcome = pending.finish().boxed();
                 self.in_flight.push_back(InFlight { header, outcome });
             }
             body => {
-                self.finish_all().await?;
-                self.flush().await?;
+                // What waits for others would keep the room from others.
+                let room = room.filter(|_| Wait::of(header.key) == Wait::No);
+                self.hold(if room.is_some() { 0 } else { memory_bytes })?;
                 let response = self.handle(&header, body).await?;
                 self.respond(&header, response)?;
             }
@@ -191,14 +205,44 @@ impl Connection<'_> {
         Ok(())
     }
 
+    /// Waits for room to work on a request, if it is large.
+    async fn room_to_work(&mut self, frame: &Bytes) -> Result<Option<OwnedSemaphorePermit>, End> {
+        if frame.len() <= FREE_BYTES {
+            return Ok(None);
+        }
+        let copies = if frame.starts_with(&PRODUCE_KEY) { 2 } else { 1 + DECODED_BYTES_PER_BYTE };
+        let room = tokio::select! {
+            room = self.broker.limits().work(frame.len().saturating_mul(copies)) => room,
+            () = cut(self.holding.as_ref()) => return Err(End::Cut(REQUEST)),
+        };
+        // From here on the room counts it.
+        self.hold(0)?;
+        Ok(Some(room))
+    }
+
+    /// Counts what the request in hand takes, and what has arrived behind it.
+    fn hold(&mut self, bytes: usize) -> Result<(), End> {
+        self.held_bytes = bytes;
+        let bytes = bytes + self.buffer.len();
+        if bytes <= FREE_BYTES {
+            self.holding = None;
+            return Ok(());
+        }
+        let unfinished = &self.broker.limits().unfinished;
+        let ticket = self.holding.get_or_insert_with(|| unfinished.begin(CancellationToken::new()));
+        ticket.set(bytes);
+        if ticket.is_cut() { Err(End::Cut(REQUEST)) } else { Ok(()) }
+    }
+
     /// Runs a handler, and reads on meanwhile to see a peer that goes away.
     async fn handle(&mut self, header: &RequestHeader, body: RequestKind) -> Result<Response, End> {
-        let (is_fetch, waits_for_members) = match header.key {
-            ApiKey::Fetch => (true, false),
-            ApiKey::JoinGroup | ApiKey::SyncGroup => (false, true),
-            _ => (false, false),
-        };
+        let wait = Wait::of(header.key);
         let peer = self.peer.clone();
+        let _heavy = if is_light(header.key) {
+            None
+        } else {
+            self.broker.limits().heavy.acquire().await.ok()
+        };
         let mut answer = Box::pin(handler::answer(self.broker, &peer, header, body));
         loop {
             let may_read = !self.is_eof && self.buffer.len() < READ_AHEAD_BYTES;
@@ -209,15 +253,16 @@ impl Connection<'_> {
                     return answered.ok_or_else(unserved);
                 }
                 read = read_some(&mut self.stream, &mut self.buffer), if may_read => {
-                    self.note_read(read?);
+                    self.note_read(read?)?;
                     // What may wait long would only keep the connection open for nobody.
-                    if self.is_eof && (is_fetch || waits_for_members) {
+                    if self.is_eof && wait != Wait::No {
                         return Err(End::Gone);
                     }
                 }
-                () = self.broker.draining().cancelled(), if waits_for_members => {
+                () = self.broker.draining().cancelled(), if wait == Wait::ForMembers => {
                     return Err(End::Gone);
                 }
+                () = cut(self.holding.as_ref()) => return Err(End::Cut(REQUEST)),
             }
         }
     }
@@ -226,10 +271,17 @@ impl Connection<'_> {
     async fn wait(&mut self) -> Result<(), End> {
         self.flush().await?;
         let is_idle = self.in_flight.is_empty();
+        let limits = self.broker.limits();
         let (due, what) = match self.frame_since {
-            Some(since) => (since + FRAME_TIMEOUT, "half a frame"),
-            None => (Instant::now() + IDLE_TIMEOUT, "idle"),
+            Some(since) => (since + limits.options.frame_timeout, "half a frame"),
+            None if !self.has_asked => {
+                (self.connected_at + limits.options.frame_timeout, "no request")
+            }
+            None => (Instant::now() + limits.options.idle_timeout, "idle"),
         };
+        // More of a large request would only wait in memory.
+        let is_held_up = self.buffer.len() > FREE_BYTES && limits.is_busy();
+        let held_up_at = Instant::now();
         if is_idle && self.buffer.is_empty() {
             // Nothing is held for a connection that is idle.
             self.buffer = BytesMut::new();
@@ -240,36 +292,33 @@ impl Connection<'_> {
                 None => std::future::pending().await,
             }
         };
-        let cut = async {
-            match &self.ticket {
-                Some(ticket) => ticket.cut().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = cut => Err(End::TimedOut("half a frame, the oldest when memory ran out")),
+            () = cut(self.holding.as_ref()) => Err(End::Cut(REQUEST)),
             outcome = oldest => {
                 self.settle(outcome)?;
                 self.settle_ready()
             }
-            read = read_some(&mut self.stream, &mut self.buffer) => {
-                self.note_read(read?);
+            read = read_some(&mut self.stream, &mut self.buffer), if !is_held_up => {
+                self.note_read(read?)
+            }
+            room = limits.work(0), if is_held_up => {
+                drop(room);
+                // That was not the peer's fault.
+                let held_up = held_up_at.elapsed();
+                self.frame_since = self.frame_since.map(|since| since + held_up);
                 Ok(())
             }
             () = self.broker.draining().cancelled(), if is_idle => Ok(()),
-            () = tokio::time::sleep_until(due) => Err(End::TimedOut(what)),
+            () = tokio::time::sleep_until(due), if !is_held_up => Err(End::TimedOut(what)),
         }
     }
 
-    fn note_read(&mut self, bytes: usize) {
+    fn note_read(&mut self, bytes: usize) -> Result<(), End> {
         self.is_eof = bytes == 0;
         if !self.is_eof && self.frame_since.is_none() {
             self.frame_since = Some(Instant::now());
         }
-        if self.buffer.len() > READ_AHEAD_BYTES {
-            let unfinished = &self.broker.limits().unfinished;
-            self.ticket.get_or_insert_with(|| unfinished.begin()).set(self.buffer.len());
-        }
+        self.hold(self.held_bytes)
     }
 
     /// Waits for the oldest produce request.
@@ -326,12 +375,26 @@ impl Connection<'_> {
 
     /// Writes every answer that is encoded.
     async fn flush(&mut self) -> Result<(), End> {
+        let limits = self.broker.limits();
         while !self.out.is_empty() {
+            if self.out_bytes > FREE_BYTES {
+                // Renewed with every write: the one cut is who has read nothing for longest.
+                let unread = self
+                    .unread
+                    .get_or_insert_with(|| limits.unread.begin(CancellationToken::new()));
+                unread.renew(self.out_bytes);
+            }
             let chunks = self.out.iter().take(WRITE_CHUNKS);
             let slices: Vec<IoSlice<'_>> = chunks.map(|chunk| IoSlice::new(chunk)).collect();
-            let writing = self.stream.write_vectored(&slices);
-            let written = tokio::time::timeout(IDLE_TIMEOUT, writing).await;
-            let mut written = written.map_err(|_| End::TimedOut("the peer does not read"))??;
+            let mut written = tokio::select! {
+                biased;
+                written = self.stream.write_vectored(&slices) => written?,
+                () = cut(self.unread.as_ref()) => return Err(End::Cut(ANSWERS)),
+                () = cut(self.holding.as_ref()) => return Err(End::Cut(REQUEST)),
+                () = tokio::time::sleep(limits.options.idle_timeout) => {
+                    return Err(End::TimedOut("the peer does not read"));
+                }
+            };
             if written == 0 {
                 return Err(End::Gone);
             }
@@ -346,6 +409,7 @@ impl Connection<'_> {
                 self.out.pop_front();
             }
         }
+        self.unread = None;
         Ok(())
     }
 
@@ -387,20 +451,68 @@ async fn read_some(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<
     stream.read_buf(buffer).await
 }
 
+/// Ends when what the ticket holds is to be given up. Cancel safe.
+async fn cut(ticket: Option<&Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.cut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What an API may wait for, longer than for our own work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wait {
+    No,
+    ForRecords,
+    ForMembers,
+}
+
+impl Wait {
+    fn of(key: ApiKey) -> Self {
+        match key {
+            ApiKey::Fetch => Self::ForRecords,
+            ApiKey::JoinGroup | ApiKey::SyncGroup => Self::ForMembers,
+            _ => Self::No,
+        }
+    }
+}
+
+/// Whether many may be worked on at once: the APIs of everyday, whose answers are small, or
+/// counted before they are made.
+fn is_light(key: ApiKey) -> bool {
+    use ApiKey::{
+        ApiVersions, Fetch, FindCoordinator, Heartbeat, InitProducerId, JoinGroup, LeaveGroup,
+        OffsetCommit, SyncGroup,
+    };
+    matches!(
+        key,
+        ApiVersions
+            | Fetch
+            | FindCoordinator
+            | Heartbeat
+            | InitProducerId
+            | JoinGroup
+            | LeaveGroup
+            | OffsetCommit
+            | SyncGroup
+    )
+}
+
+/// How a Produce request begins.
+const PRODUCE_KEY: [u8; 2] = [0, 0];
+/// What was held when memory ran out.
+const REQUEST: &str = "a request that has not come whole, or that waits";
+const ANSWERS: &str = "answers that are not read";
+/// What a connection may hold without being counted.
+const FREE_BYTES: usize = 16 << 10;
 /// Produce requests of one connection that wait for their answers.
 const IN_FLIGHT_MAX: usize = 64;
 /// Answers are written at the latest when they are this large together.
 const FLUSH_BYTES: usize = 64 << 10;
 /// Chunks of one write.
 const WRITE_CHUNKS: usize = 64;
-/// What is read while a handler runs, and what an unfinished frame may be without a ticket.
+/// What is read while a handler runs.
 const READ_AHEAD_BYTES: usize = 64 << 10;
-/// Bytes of unfinished frames in all connections; above it the oldest frame is cut.
-const UNFINISHED_BYTES_MAX: usize = 256 << 20;
 const READ_BYTES_MIN: usize = 8 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
-/// For one frame, from its first byte to its last.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
-/// Kafka's `connections.max.idle.ms`; also for a peer that does not read its answers.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 const HTTP_LINGER: Duration = Duration::from_secs(1);

@@ -40,8 +40,11 @@ pub(super) async fn serve(
 }
 
 fn start(broker: &Broker, connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr) {
-    let Some(slot) = broker.limits().take_slot() else {
-        tracing::warn!(peer = %address, "too many connections, one was refused");
+    let Some(place) = broker.limits().take_place(address) else {
+        broker.metrics().broker_connections_refused.inc();
+        if let Some(unsaid) = broker.limits().warnings.admit() {
+            tracing::warn!(peer = %address, unsaid, "too many connections, one was refused");
+        }
         return;
     };
     // Without it answers may come some milliseconds later; nothing breaks.
@@ -56,7 +59,7 @@ fn start(broker: &Broker, connections: &mut JoinSet<()>, stream: TcpStream, addr
         broker.metrics().broker_connections.inc();
         Box::pin(connection::serve(&broker, stream, peer)).await;
         broker.metrics().broker_connections.dec();
-        drop(slot);
+        drop(place);
     });
 }
 

@@ -5,7 +5,7 @@
 use super::{StartError, meta};
 use crate::{
     clock::Clock,
-    log::{self, dir::RealDir, disk::RealDisk},
+    log::{self, dir::RealDir},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use std::{
@@ -77,37 +77,24 @@ pub(super) fn check_meta(data_dir: &Path) -> Result<(), StartError> {
     }
 }
 
-/// Makes `broker.redb` again from the directories of the partitions: their topics, which keep
-/// everything until retention is set again. Committed offsets of groups, settings and ids of topics
-/// are lost. Returns the topics with their partition counts. Blocks on the disk; the daemon must
-/// not run.
+/// Makes `broker.redb` again from the directories of the partitions: see [`meta::file::make`].
+/// Returns the topics with their partition counts. Blocks on the disk; the daemon must not run.
 ///
 /// # Errors
-/// `MetaExists`, or as the disk says.
+/// It is there, or as the disk says.
 pub fn rebuild_meta(
     data_dir: &Path,
     clock: &Clock,
 ) -> Result<BTreeMap<TopicName, u32>, StartError> {
-    let path = meta_path(data_dir);
-    if path.exists() {
-        return Err(StartError::MetaExists { path });
-    }
-    let io_error =
-        |error: io::Error| StartError::Meta(meta::MetaError::Database(error.to_string()));
+    let failed = |error: io::Error| StartError::Meta(meta::MetaError::Database(error.to_string()));
     let mut topics = BTreeMap::new();
-    let mut epoch = 0;
-    for place in partitions_on_disk(data_dir).map_err(io_error)? {
-        let dir = RealDir::read_only(partition_dir(data_dir, &place)).map_err(io_error)?;
-        epoch = epoch.max(log::last_epoch(&dir).map_err(io_error)?.unwrap_or(0));
+    for place in partitions_on_disk(data_dir).map_err(failed)? {
         let count = u32::try_from(place.partition.get()).unwrap_or(0) + 1;
         let known = topics.entry(place.topic).or_insert(0);
         *known = count.max(*known);
     }
-    // No producer id that was ever given lies so high: ids count from 0, far fewer than one a ms.
-    let producer_ids_from = clock.now_ms();
-    meta::create(&RealDisk, &path, &topics, (epoch, producer_ids_from))
-        .map_err(StartError::Meta)?;
-    Ok(topics)
+    let made = meta::file::make(&meta_path(data_dir), &topics, clock.now_ms());
+    made.map(|()| topics).map_err(StartError::Meta)
 }
 
 /// Lets a log whose directory holds no segment go on without what it held: above every offset that
@@ -124,8 +111,8 @@ pub fn give_up(data_dir: &Path, place: &TopicPartition) -> Result<Offset, StartE
     if log::has_segments(&dir).map_err(io_failed)? {
         return Err(StartError::NotMissing(place.clone()));
     }
-    let recorded =
-        meta::recorded_end(&RealDisk, &meta_path(data_dir), place).map_err(StartError::Meta)?;
+    let known = meta::file::read(&meta_path(data_dir)).map_err(StartError::Meta)?;
+    let recorded = known.durable_ends.get(place).copied().unwrap_or_default();
     let base = recorded.get().saturating_add(GIVEN_SINCE_MAX);
     let base = Offset::new(base).unwrap_or(recorded);
     log::start_at(&dir, base).map_err(failed)?;

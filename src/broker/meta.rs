@@ -9,17 +9,17 @@
 //! is lost. A write that finds no space is refused, and the next is tried as usual; after any other
 //! failure nothing is written until restart.
 
+pub mod file;
 mod noted;
 
 use crate::{
-    log::{
-        Outage,
-        disk::{Disk, open_or_create},
-    },
+    log::{Outage, disk::Disk},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
-use noted::{Noted, NotedFile};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use noted::Noted;
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -43,6 +43,9 @@ pub struct CommittedOffset {
     pub committed_at_ms: i64,
 }
 
+/// A committed offset with its group and its place.
+pub type StoredOffset = (String, TopicName, Partition, CommittedOffset);
+
 /// Why `broker.redb` did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +56,26 @@ pub enum MetaError {
     /// The disk is full; nothing was changed, and writes go on when space is back.
     #[error("no space for broker.redb")]
     Full,
+    /// The file is damaged: nothing of it can be trusted.
+    #[error(
+        "broker.redb is damaged ({0}); `taskwire rebuild --broker` makes it anew from the log's \
+         directories, without committed offsets; `taskwire restore` takes a backup"
+    )]
+    Damaged(String),
+    /// Written by a newer taskwire.
+    #[error(
+        "broker.redb has format {found}, this taskwire knows up to {known}: it takes the newer \
+         taskwire that wrote it"
+    )]
+    NewerFormat {
+        /// Format on disk.
+        found: i64,
+        /// Newest known.
+        known: i64,
+    },
+    /// Another process has it open.
+    #[error("broker.redb is in use by another process")]
+    InUse,
     /// The owner has ended.
     #[error("the broker stops")]
     Closed,
@@ -109,10 +132,9 @@ impl Meta {
     /// # Errors
     /// `Database`.
     pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let noted = Noted::default();
-        let boot_id = disk.boot_id();
+        let (noted, boot_id) = (Noted::default(), disk.boot_id());
         let (database, last_run) =
-            open_file(&**disk, path, &noted, |database| begin_run(database, boot_id))?;
+            file::open(&**disk, path, &noted, |database| begin_run(database, boot_id))?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);
@@ -165,26 +187,9 @@ impl Meta {
     ///
     /// # Errors
     /// See [`MetaError`].
-    pub fn load_offsets(
-        &self,
-    ) -> Result<Vec<(String, TopicName, Partition, CommittedOffset)>, MetaError> {
+    pub fn load_offsets(&self) -> Result<Vec<StoredOffset>, MetaError> {
         let database = self.database.upgrade().ok_or(MetaError::Closed)?;
-        let read = database.begin_read().map_err(database_error)?;
-        let table = read.open_table(OFFSETS).map_err(database_error)?;
-        let mut found = Vec::new();
-        for row in table.iter().map_err(database_error)? {
-            let (key, value) = row.map_err(database_error)?;
-            let (group, topic, partition) = key.value();
-            let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
-            let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
-            let (Some(topic), Some(partition), Some(offset)) = place else {
-                return Err(MetaError::Database(format!("bad row in offsets of {group}")));
-            };
-            let metadata = metadata.to_owned();
-            let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
-            found.push((group.to_owned(), topic, partition, committed));
-        }
-        Ok(found)
+        load_offsets(&database.begin_read().map_err(database_error)?)
     }
 
     /// Creates a topic, or changes its partitions or configs.
@@ -306,6 +311,11 @@ impl Owner {
         }
     }
 
+    fn open(&self) -> Result<Database, MetaError> {
+        let opened = file::open(&*self.disk, &self.path, &self.noted, |_| Ok(()));
+        opened.map(|(database, ())| database)
+    }
+
     /// Works on the database. redb refuses everything after an error: where that was only a lack
     /// of space, the file is as at the last commit, and is opened again with the next work.
     fn with<T>(
@@ -317,8 +327,7 @@ impl Owner {
         }
         let database = match self.database.take() {
             Some(database) => Ok(database),
-            None => open_file(&*self.disk, &self.path, &self.noted, |_| Ok(()))
-                .map(|(database, ())| Arc::new(database)),
+            None => self.open().map(Arc::new),
         };
         let result = database.and_then(|database| {
             let done = work(&database);
@@ -335,60 +344,6 @@ impl Owner {
         self.noted.fail(&error.to_string());
         Err(error)
     }
-}
-
-/// Opens or creates the file, and does the first work on it.
-fn open_file<T>(
-    disk: &dyn Disk,
-    path: &Path,
-    noted: &Noted,
-    first: impl FnOnce(&Database) -> Result<T, MetaError>,
-) -> Result<(Database, T), MetaError> {
-    let opened = open_or_create(disk, path, |file| {
-        let file = NotedFile::new(file, noted.clone());
-        let database = Database::builder().create_with_backend(file).map_err(database_error)?;
-        let done = first(&database)?;
-        Ok((database, done))
-    });
-    opened.map_err(|error| if noted.take_full() { MetaError::Full } else { error })
-}
-
-/// Makes the file anew with these topics, which keep everything; the next run takes the epoch after
-/// this one, and producer ids from there on. All or nothing.
-pub(super) fn create(
-    disk: &dyn Disk,
-    path: &Path,
-    topics: &BTreeMap<TopicName, u32>,
-    (epoch, producer_ids_from): (i32, i64),
-) -> Result<(), MetaError> {
-    let fill = |database: &Database| {
-        begin_run(database, None)?;
-        let transaction = database.begin_write().map_err(database_error)?;
-        put_state(&transaction, LEADER_EPOCH, i64::from(epoch))?;
-        put_state(&transaction, NEXT_PRODUCER_ID, producer_ids_from)?;
-        let unlimited =
-            ["retention.ms", "retention.bytes"].map(|key| (key.to_owned(), "-1".to_owned()));
-        for (name, partitions) in topics {
-            let configs = BTreeMap::from(unlimited.clone());
-            let topic = TopicRecord { id: Uuid::new_v4(), partitions: *partitions, configs };
-            put_topic(&transaction, name, &topic)?;
-        }
-        transaction.commit().map_err(database_error)
-    };
-    open_file(disk, path, &Noted::default(), fill).map(drop)
-}
-
-/// The end of a log that was recorded last; 0 if none was.
-pub(super) fn recorded_end(
-    disk: &dyn Disk,
-    path: &Path,
-    place: &TopicPartition,
-) -> Result<Offset, MetaError> {
-    let (database, ()) = open_file(disk, path, &Noted::default(), |_| Ok(()))?;
-    let read = database.begin_read().map_err(database_error)?;
-    let table = read.open_table(DURABLE_ENDS).map_err(database_error)?;
-    let end = table.get((place.topic.as_str(), place.partition.get())).map_err(database_error)?;
-    Ok(end.and_then(|end| Offset::new(end.value())).unwrap_or_default())
 }
 
 /// What one transaction does.
@@ -475,11 +430,19 @@ fn commit<'a>(
     if writes.peek().is_none() {
         return Ok(());
     }
-    let transaction = database.begin_write().map_err(database_error)?;
+    let transaction = begin_write(database)?;
     for write in writes {
         apply(&transaction, write)?;
     }
     transaction.commit().map_err(database_error)
+}
+
+/// In two phases: after a single one, redb takes a damaged last commit for one that a crash cut
+/// short, and goes back to the one before it in silence, which was acknowledged.
+fn begin_write(database: &Database) -> Result<WriteTransaction, MetaError> {
+    let mut transaction = database.begin_write().map_err(database_error)?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
 }
 
 fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), MetaError> {
@@ -571,7 +534,7 @@ fn read_state(database: &Database, key: &str) -> Result<Option<i64>, MetaError> 
 /// Creates the tables, raises the epoch after an unclean stop, takes the clean mark away, and reads
 /// what the start needs: one transaction.
 fn begin_run(database: &Database, boot_id: Option<String>) -> Result<LastRun, MetaError> {
-    let transaction = database.begin_write().map_err(database_error)?;
+    let transaction = begin_write(database)?;
     let last_run = begin_run_in(&transaction, boot_id)?;
     transaction.commit().map_err(database_error)?;
     Ok(last_run)
@@ -583,6 +546,8 @@ fn begin_run_in(
 ) -> Result<LastRun, MetaError> {
     transaction.open_table(OFFSETS).map_err(database_error)?;
     let mut state = transaction.open_table(STATE).map_err(database_error)?;
+    file::refuse_newer(&state)?;
+    state.insert(FORMAT_STATE, FORMAT).map_err(database_error)?;
     let mut state_of = |key: &str, value: i64| -> Result<Option<i64>, MetaError> {
         Ok(state.insert(key, value).map_err(database_error)?.map(|old| old.value()))
     };
@@ -599,8 +564,8 @@ fn begin_run_in(
         leader_epoch: i32::try_from(leader_epoch).unwrap_or(i32::MAX),
         was_clean,
         outage: note_boot(transaction, boot_id)?,
-        topics: load_topics(transaction)?,
-        durable_ends: load_ends(transaction)?,
+        topics: load_topics(&transaction.open_table(TOPICS).map_err(database_error)?)?,
+        durable_ends: load_ends(&transaction.open_table(DURABLE_ENDS).map_err(database_error)?)?,
     })
 }
 
@@ -631,10 +596,27 @@ fn cluster_id(transaction: &WriteTransaction) -> Result<String, MetaError> {
     Ok(text)
 }
 
+fn load_offsets(read: &ReadTransaction) -> Result<Vec<StoredOffset>, MetaError> {
+    let table = read.open_table(OFFSETS).map_err(database_error)?;
+    let mut found = Vec::new();
+    for row in table.iter().map_err(database_error)? {
+        let (key, value) = row.map_err(database_error)?;
+        let (group, topic, partition) = key.value();
+        let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
+        let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
+        let (Some(topic), Some(partition), Some(offset)) = place else {
+            return Err(MetaError::Database(format!("bad row in offsets of {group}")));
+        };
+        let metadata = metadata.to_owned();
+        let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
+        found.push((group.to_owned(), topic, partition, committed));
+    }
+    Ok(found)
+}
+
 fn load_topics(
-    transaction: &WriteTransaction,
+    table: &impl ReadableTable<&'static str, &'static str>,
 ) -> Result<BTreeMap<TopicName, TopicRecord>, MetaError> {
-    let table = transaction.open_table(TOPICS).map_err(database_error)?;
     let mut topics = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {
         let (name, json) = row.map_err(database_error)?;
@@ -649,9 +631,8 @@ fn load_topics(
 }
 
 fn load_ends(
-    transaction: &WriteTransaction,
+    table: &impl ReadableTable<(&'static str, i32), i64>,
 ) -> Result<BTreeMap<TopicPartition, Offset>, MetaError> {
-    let table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
     let mut ends = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {
         let (key, end) = row.map_err(database_error)?;
@@ -683,6 +664,9 @@ const DURABLE_ENDS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new
 const STATE: TableDefinition<'_, &str, i64> = TableDefinition::new("state");
 const NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("names");
 
+/// The format that this code writes; the first one had no row for it.
+const FORMAT: i64 = 1;
+const FORMAT_STATE: &str = "format";
 const CLEAN_STOP: &str = "clean_stop";
 const LEADER_EPOCH: &str = "leader_epoch";
 const NEXT_PRODUCER_ID: &str = "next_producer_id";
@@ -697,103 +681,4 @@ const BATCH_JOBS_MAX: usize = 256;
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::disk::RealDisk;
-
-    fn disk() -> Arc<dyn Disk> {
-        Arc::new(RealDisk)
-    }
-
-    fn place(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition {
-            topic: TopicName::new(topic).unwrap(),
-            partition: Partition::new(partition).unwrap(),
-        }
-    }
-
-    fn committed(offset: i64) -> CommittedOffset {
-        CommittedOffset {
-            offset: Offset::new(offset).unwrap(),
-            leader_epoch: -1,
-            metadata: "mine".to_owned(),
-            committed_at_ms: 7,
-        }
-    }
-
-    async fn close(meta: Meta) {
-        tokio::task::spawn_blocking(move || meta.close()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn offsets_survive_and_are_deleted_by_group() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&disk(), &path).unwrap();
-        let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
-        meta.commit_offsets("g", two.clone()).await.unwrap();
-        meta.commit_offsets("g2", two).await.unwrap();
-        meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
-        meta.delete_offsets("g2", None).await.unwrap();
-        close(meta).await;
-        let (meta, _) = Meta::open(&disk(), &path).unwrap();
-        let left = meta.load_offsets().unwrap();
-        let place = place("b", 1);
-        assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
-    }
-
-    #[tokio::test]
-    async fn epoch_rises_only_after_an_unclean_stop() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let mut epochs = Vec::new();
-        let mut clusters = Vec::new();
-        for is_clean in [true, false, true] {
-            let (meta, run) = Meta::open(&disk(), &path).unwrap();
-            epochs.push((run.leader_epoch, run.was_clean));
-            clusters.push(run.cluster_id);
-            if is_clean {
-                meta.mark_clean().await.unwrap();
-            }
-            close(meta).await;
-        }
-        let (_, run) = Meta::open(&disk(), &path).unwrap();
-        epochs.push((run.leader_epoch, run.was_clean));
-        assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
-        assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
-    }
-
-    #[tokio::test]
-    async fn producer_ids_are_never_given_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let mut given = std::collections::HashSet::new();
-        for _ in 0..3 {
-            let (meta, _) = Meta::open(&disk(), &path).unwrap();
-            for _ in 0..1500 {
-                assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
-            }
-            close(meta).await;
-        }
-        assert!(given.iter().all(|id| *id >= 0));
-    }
-
-    #[tokio::test]
-    async fn topics_and_ends_survive() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&disk(), &path).unwrap();
-        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
-        let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
-        for name in ["a", "b"] {
-            meta.put_topic(&TopicName::new(name).unwrap(), topic.clone()).await.unwrap();
-        }
-        let ends = [place("a", 0), place("b", 2)].map(|place| (place, Offset::new(9).unwrap()));
-        meta.record_ends(ends.to_vec()).await.unwrap();
-        meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
-        close(meta).await;
-        let (_, run) = Meta::open(&disk(), &path).unwrap();
-        assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
-        assert_eq!(run.durable_ends.len(), 1);
-    }
-}
+mod tests;

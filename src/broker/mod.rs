@@ -5,13 +5,14 @@
 //!
 //! It knows no tasks.
 
-mod budget;
+pub mod backup;
 pub mod configs;
 pub mod connection;
 pub mod coordinator;
 pub mod error_code;
 pub mod group;
 pub mod handler;
+pub mod limits;
 pub mod listener;
 mod lost;
 mod maintenance;
@@ -38,6 +39,7 @@ use crate::{
     wire::{RequestHeader, Response, batch::ProducedBatch, messages::RequestKind},
 };
 use coordinator::{Coordinator, ReservedProgress};
+use limits::PortOptions;
 use maintenance::KeepFrom;
 use meta::{Meta, MetaError};
 use partition::{Enqueued, PartitionHandle};
@@ -82,9 +84,13 @@ pub struct Options {
     pub message_bytes_max: u32,
     /// Most connections in all.
     pub connections_max: usize,
+    /// What else bounds the Kafka port.
+    pub port: PortOptions,
     /// Topics that the daemon itself owns: created with unlimited retention, never compacted,
     /// deletion refused.
     pub reserved_topics: Vec<TopicName>,
+    /// Topics that the daemon alone writes to; to others they are for reading.
+    pub closed_topics: Vec<TopicName>,
     /// The daemon's own group, shown to Kafka's tools; joining, resetting or deleting is refused.
     pub reserved_group: String,
 }
@@ -94,15 +100,12 @@ pub struct Options {
 #[non_exhaustive]
 pub enum StartError {
     /// `broker.redb`
-    #[error(
-        "cannot open broker.redb; if it is damaged, put it back from a backup, or move it away and \
-         run `taskwire repair --topics`"
-    )]
+    #[error("cannot open broker.redb")]
     Meta(#[source] MetaError),
     /// `broker.redb` is gone, and the logs are there.
     #[error(
         "{} is missing, but log/ holds {first} and {} more: put it back from a backup of the same \
-         time, or run `taskwire repair --topics`, which makes it again from the directories \
+         time, or run `taskwire rebuild --broker`, which makes it again from the directories \
          (committed offsets of groups and settings of topics are lost then)",
         path.display(), logs.saturating_sub(1)
     )]
@@ -113,12 +116,6 @@ pub enum StartError {
         logs: usize,
         /// One of them.
         first: TopicPartition,
-    },
-    /// `broker.redb` is to be made again, and is there.
-    #[error("{} is there; move it away first", path.display())]
-    MetaExists {
-        /// Where it is.
-        path: PathBuf,
     },
     /// A partition's log is gone whole.
     #[error(
@@ -208,7 +205,7 @@ struct Shared {
     cluster_id: String,
     /// The owner of a partition has panicked.
     owner_died: CancellationToken,
-    connections: connection::Limits,
+    limits: limits::Limits,
     /// Waiting fetches are answered at once when it is cancelled.
     draining: CancellationToken,
     /// Ends the maintenance.
@@ -281,7 +278,7 @@ impl Broker {
         });
         let opened = opened.await.unwrap_or(Err(StartError::Meta(MetaError::Closed)));
         let (meta, last_run) = opened?;
-        let (cluster_id, owner_died) = (last_run.cluster_id.clone(), CancellationToken::new());
+        let (cluster_id, common) = (last_run.cluster_id.clone(), partition::Common::default());
         let setup = topics::Setup {
             disk,
             log_dir: log_dir(&options.data_dir),
@@ -293,7 +290,7 @@ impl Broker {
             metrics: Arc::clone(&metrics),
             space: space.clone(),
             floors,
-            owner_died: owner_died.clone(),
+            common: common.clone(),
         };
         let owners = TaskTracker::new();
         let topics = match Topics::start(setup, last_run, owners.clone()).await {
@@ -327,7 +324,7 @@ impl Broker {
         owners.spawn(maintenance::run(maintained, ending.clone()));
         owners.spawn(space::watch(space.clone(), Arc::clone(&metrics), ending.clone()));
         Ok(Self(Arc::new(Shared {
-            connections: connection::Limits::new(options.connections_max),
+            limits: limits::Limits::new(options.connections_max, options.port),
             options,
             metrics,
             meta,
@@ -337,7 +334,7 @@ impl Broker {
             keep_from,
             space,
             cluster_id,
-            owner_died,
+            owner_died: common.owner_died,
             draining: CancellationToken::new(),
             _ends_with_last_clone: ending.clone().drop_guard(),
             ending,
@@ -551,8 +548,8 @@ impl Broker {
         &self.0.draining
     }
 
-    pub(in crate::broker) fn limits(&self) -> &connection::Limits {
-        &self.0.connections
+    pub(in crate::broker) fn limits(&self) -> &limits::Limits {
+        &self.0.limits
     }
 }
 

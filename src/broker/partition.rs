@@ -41,15 +41,33 @@ pub(super) struct Setup {
     pub(super) space: Space,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
-    /// Cancelled when the owner panics: the daemon then has to end.
+    pub(super) common: Common,
+}
+
+/// What all partitions share.
+#[derive(Clone, Debug)]
+pub(super) struct Common {
+    /// Cancelled when an owner panics: the daemon then has to end.
     pub(super) owner_died: CancellationToken,
+    /// KiB of batches that wait for their answers.
+    inbox_kibibytes: Arc<Semaphore>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            owner_died: CancellationToken::new(),
+            inbox_kibibytes: Arc::new(Semaphore::new(ALL_INBOXES_KIBIBYTES_MAX)),
+        }
+    }
 }
 
 /// Handle of one partition. Cheap to clone; the worker ends with the last one.
 #[derive(Clone, Debug)]
 pub struct PartitionHandle {
     inbox: mpsc::Sender<Command>,
-    inbox_bytes: Arc<Semaphore>,
+    inbox_kibibytes: Arc<Semaphore>,
+    common: Common,
     reader: LogReader,
     status: Arc<Status>,
     leader_epoch: i32,
@@ -81,11 +99,14 @@ impl PartitionHandle {
     ) -> Result<Enqueued, ProduceError> {
         let kibibytes = u32::try_from(batch.header().size_bytes >> 10).unwrap_or(u32::MAX);
         let permits = kibibytes.saturating_add(1).min(INBOX_KIBIBYTES_MAX);
-        let inbox_bytes = Arc::clone(&self.inbox_bytes);
-        let permit = inbox_bytes.acquire_many_owned(permits).await;
-        let permit = permit.map_err(|_| ProduceError::Storage)?;
+        // Its own share first, so that a partition that is slow waits with what it has, and not
+        // with what all have.
+        let own = Arc::clone(&self.inbox_kibibytes).acquire_many_owned(permits).await;
+        let own = own.map_err(|_| ProduceError::Storage)?;
+        let all = Arc::clone(&self.common.inbox_kibibytes).acquire_many_owned(permits).await;
+        let all = all.map_err(|_| ProduceError::Storage)?;
         let (reply, answer) = oneshot::channel();
-        let append = Append { batch, acks, reply, _permit: permit };
+        let append = Append { batch, acks, reply, _room: Room { _own: own, _all: all } };
         self.send(Command::Append(append)).await?;
         Ok(Enqueued(answer))
     }
@@ -184,8 +205,14 @@ struct Append {
     batch: ProducedBatch,
     acks: Acks,
     reply: oneshot::Sender<Result<Produced, ProduceError>>,
-    /// Room in the inbox until the answer.
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
+}
+
+/// Room in the inboxes until the answer.
+#[derive(Debug)]
+struct Room {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
 }
 
 impl Command {
@@ -227,7 +254,7 @@ pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
         durability: setup.durability,
         clock: setup.clock,
         metrics: setup.metrics,
-        owner_died: setup.owner_died,
+        common: setup.common,
         status,
         space: setup.space,
         is_dirty: false,
@@ -278,7 +305,8 @@ impl Opened {
         let permits = usize::try_from(INBOX_KIBIBYTES_MAX).expect("u32 fits");
         let handle = PartitionHandle {
             inbox,
-            inbox_bytes: Arc::new(Semaphore::new(permits)),
+            inbox_kibibytes: Arc::new(Semaphore::new(permits)),
+            common: self.owner.common.clone(),
             reader: self.owner.log.reader(),
             status: Arc::clone(&self.owner.status),
             leader_epoch: self.leader_epoch,
@@ -294,7 +322,7 @@ async fn own(mut owner: Owner, mut inbox: mpsc::Receiver<Command>) {
         let round = gather(first, &mut inbox);
         let status = Arc::clone(&owner.status);
         let metrics = Arc::clone(&owner.metrics);
-        let owner_died = owner.owner_died.clone();
+        let owner_died = owner.common.owner_died.clone();
         let ran = tokio::task::spawn_blocking(move || match owner.run(round) {
             None => Some(owner),
             Some(Ending::Abandon) => None,
@@ -360,7 +388,7 @@ struct Owner {
     durability: Durability,
     clock: Clock,
     metrics: Arc<Metrics>,
-    owner_died: CancellationToken,
+    common: Common,
     status: Arc<Status>,
     space: Space,
     /// Something was written that is not synced.
@@ -383,7 +411,7 @@ struct Waiters {
 struct Waiter {
     reply: oneshot::Sender<Result<Produced, ProduceError>>,
     base_offset: Offset,
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl Owner {
@@ -464,7 +492,7 @@ impl Owner {
         undo: &mut Undo,
         waiters: &mut Waiters,
     ) -> Option<(ProducedBatch, Offset)> {
-        let Append { batch, acks, reply, _permit } = append;
+        let Append { batch, acks, reply, _room } = append;
         let mut header = *batch.header();
         let refused = match self.producers.check(&header) {
             Verdict::New => {
@@ -475,12 +503,12 @@ impl Owner {
                     return None;
                 };
                 self.producers.note(&header, self.clock.now_ms(), undo);
-                waiters.of(acks).push(Waiter { reply, base_offset: end, _permit });
+                waiters.of(acks).push(Waiter { reply, base_offset: end, _room });
                 return Some((batch, next));
             }
             Verdict::Duplicate { base_offset } => {
                 let base_offset = Offset::new(base_offset).unwrap_or_default();
-                waiters.of(acks).push(Waiter { reply, base_offset, _permit });
+                waiters.of(acks).push(Waiter { reply, base_offset, _room });
                 return None;
             }
             Verdict::OutOfOrder => ProduceError::OutOfOrderSequence,
@@ -640,6 +668,8 @@ fn fail(status: &Status, metrics: &Metrics, cause: &str) {
 const INBOX_COMMANDS_MAX: usize = 1024;
 /// Bytes of batches that wait for their answer, in KiB; senders beyond it wait outside.
 const INBOX_KIBIBYTES_MAX: u32 = 32 << 10;
+/// The same of all partitions together: more than one partition may have.
+const ALL_INBOXES_KIBIBYTES_MAX: usize = 64 << 10;
 /// Bytes of one write.
 const ROUND_BYTES_MAX: usize = 16 << 20;
 /// Commands of one round.

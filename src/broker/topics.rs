@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 /// Most topics.
@@ -152,7 +152,7 @@ pub(super) struct Setup {
     pub(super) space: Space,
     /// What others know to have been durable, beside `broker.redb`.
     pub(super) floors: HashMap<TopicPartition, Offset>,
-    pub(super) owner_died: CancellationToken,
+    pub(super) common: partition::Common,
 }
 
 impl Topics {
@@ -474,6 +474,12 @@ impl Owner {
         put.map_err(|error| storage_error(name, &error))
     }
 
+    /// What follows from a topic's configs, with as many partitions as there are now.
+    fn settings(&self, configs: &Configs) -> Settings {
+        let partitions = self.snapshot.load().partitions();
+        Settings::new(configs, self.setup.message_bytes_default, partitions)
+    }
+
     /// Makes the topic, as it is from now on, visible.
     fn publish(
         &self,
@@ -485,7 +491,7 @@ impl Owner {
         let topic = Arc::new(Topic {
             name: name.clone(),
             id,
-            settings: Settings::new(&configs, self.setup.message_bytes_default),
+            settings: self.settings(&configs),
             configs,
             partitions,
             is_reserved: self.setup.reserved.contains(name),
@@ -528,7 +534,7 @@ impl Owner {
         configs: &Configs,
         how: impl Fn(&TopicPartition) -> How,
     ) -> Result<Vec<Opened>, StartError> {
-        let options = Settings::new(configs, self.setup.message_bytes_default).log;
+        let options = self.settings(configs).log;
         let opening = partitions.map(|index| {
             let index = i32::try_from(index).ok().and_then(Partition::new);
             let partition = index.expect("at most PARTITIONS_MAX");
@@ -622,7 +628,7 @@ fn open(
         space: setup.space.clone(),
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
-        owner_died: setup.owner_died.clone(),
+        common: setup.common.clone(),
     });
     opened.map_err(|error| StartError::Log(named, error))
 }

@@ -9,10 +9,18 @@ use crate::{
     config::{Config, Flags},
     daemon,
 };
+use bytes::Bytes;
 use clap::Args;
 use http::Method;
 use serde_json::Value;
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 
 /// Arguments of verbs that administrate a running daemon.
 #[derive(Clone, Debug, Default, Args)]
@@ -63,9 +71,13 @@ pub(super) struct AdminClient {
 }
 
 impl AdminClient {
+    /// The daemon whose socket is in this data directory.
+    pub(super) fn local(data_dir: &Path) -> Self {
+        Self { http: HttpClient::by_socket(daemon::admin_socket(data_dir)) }
+    }
+
     /// With so much time for one request, where the daemon has much to do for it.
     #[must_use]
-    #[allow(dead_code, reason = "the first verb that needs it is backup")]
     pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
         self.http = self.http.with_timeout(timeout);
         self
@@ -78,7 +90,13 @@ impl AdminClient {
 
     /// POST
     pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let body = body.map(|body| (JSON, Bytes::from(body.to_string())));
         Ok(self.request(Method::POST, path, body).await?.json())
+    }
+
+    /// POST of bytes as they are.
+    pub(super) async fn post_bytes(&self, path: &str, body: Bytes) -> Result<Value, Failure> {
+        Ok(self.request(Method::POST, path, Some((BYTES, body))).await?.json())
     }
 
     /// Gives every item of a list to `each`, page by page.
@@ -105,9 +123,9 @@ impl AdminClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<(&str, Bytes)>,
     ) -> Result<Answer, Failure> {
-        let answer = self.http.request(method, path, body, &[]).await.map_err(Failure::Failed)?;
+        let answer = self.http.send(method, path, body, &[]).await.map_err(Failure::Failed)?;
         if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 }

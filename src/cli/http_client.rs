@@ -131,6 +131,18 @@ impl HttpClient {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Answer, String> {
+        let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        self.send(method, path, body, headers).await
+    }
+
+    /// As [`HttpClient::request`], with a body of any type.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
         let request = self.build(method, path, body, headers)?;
         match timeout(self.timeout, self.exchange(request)).await {
             Ok(answer) => answer.map_err(|error| format!("{}: {error}", self.way)),
@@ -142,7 +154,7 @@ impl HttpClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<(&str, Bytes)>,
         headers: &[(&str, &str)],
     ) -> Result<Request<Full<Bytes>>, String> {
         let host = match &self.way {
@@ -153,13 +165,13 @@ impl HttpClient {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some((content_type, _)) = &body {
+            request = request.header(header::CONTENT_TYPE, *content_type);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let body = body.map_or_else(Bytes::new, |(_, body)| body);
         request.body(Full::new(body)).map_err(|error| error.to_string())
     }
 

@@ -16,7 +16,7 @@ pub use secret::Secret;
 
 use crate::{
     apply, auth,
-    broker::{self, Durability},
+    broker::{self, Durability, limits::PortOptions},
     http, hub,
     position::TopicName,
     store,
@@ -75,6 +75,7 @@ pub struct Config {
     is_rate_per_user_auto: bool,
     sessions_per_user_max: usize,
     kafka_connections_max: usize,
+    kafka_port: PortOptions,
 }
 
 /// How log lines are written.
@@ -235,6 +236,7 @@ impl Config {
             is_rate_per_user_auto: required(layers, &settings::HTTP_RATE_PER_USER)? == AUTO,
             sessions_per_user_max: parsed(layers, &settings::SESSIONS_PER_USER_MAX, value::size)?,
             kafka_connections_max: parsed(layers, &settings::KAFKA_CONNECTIONS_MAX, value::size)?,
+            kafka_port: kafka_port(layers)?,
         })
     }
 
@@ -330,7 +332,9 @@ impl Config {
             partitions_default: 1,
             message_bytes_max: MESSAGE_BYTES_MAX,
             connections_max: self.kafka_connections_max,
+            port: self.kafka_port,
             reserved_topics: vec![self.topic.clone(), self.dead_letter_topic()],
+            closed_topics: vec![self.dead_letter_topic()],
             reserved_group: GROUP.to_owned(),
         }
     }
@@ -388,6 +392,8 @@ impl Config {
 
 /// Kafka's default of `message.max.bytes`.
 const MESSAGE_BYTES_MAX: u32 = 1_048_588;
+/// Twice the largest request, so that one is not its own limit.
+const PORT_MEMORY_BYTES_MIN: usize = 32 << 20;
 /// As docs/rest.md says; the longest description, escaped throughout, is 120 kB of it.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -568,6 +574,18 @@ fn topic(text: &str) -> Result<TopicName, String> {
 
 fn dead_letter_name(topic: &str) -> String {
     format!("{topic}.dlq")
+}
+
+fn kafka_port(layers: &Layers) -> Result<PortOptions, ConfigError> {
+    let per_address = &settings::KAFKA_CONNECTIONS_PER_ADDRESS_MAX;
+    Ok(PortOptions {
+        connections_per_address_max: parsed(layers, per_address, value::size)?,
+        memory_bytes_max: parsed(layers, &settings::KAFKA_MEMORY_MAX, |text| {
+            value::bytes(text, PORT_MEMORY_BYTES_MIN)
+        })?,
+        frame_timeout: parsed(layers, &settings::KAFKA_FRAME_TIMEOUT, value::duration)?,
+        idle_timeout: parsed(layers, &settings::KAFKA_IDLE_TIMEOUT, value::duration)?,
+    })
 }
 
 fn window(layers: &Layers, setting: &Setting) -> Result<(Duration, u64), ConfigError> {

@@ -139,6 +139,16 @@ settings! {
     SESSIONS_PER_USER_MAX: One Everywhere, "sessions-per-user-max" = "COUNT", "1000";
     /// Most connections on the Kafka port
     KAFKA_CONNECTIONS_MAX: One Everywhere, "kafka-connections-max" = "COUNT", "2000";
+    /// Most connections of one address on the Kafka port; loopback is not limited
+    KAFKA_CONNECTIONS_PER_ADDRESS_MAX: One Everywhere,
+        "kafka-connections-per-address-max" = "COUNT", "500";
+    /// Memory for requests on the Kafka port that have not come whole, and as much for answers that
+    /// are not read
+    KAFKA_MEMORY_MAX: One Everywhere, "kafka-memory-max" = "BYTES", "64MiB";
+    /// Time for a request on the Kafka port to come whole, and for the first one to begin
+    KAFKA_FRAME_TIMEOUT: One Everywhere, "kafka-frame-timeout" = "DURATION", "30s";
+    /// Time after which a Kafka connection is closed on which nothing happens
+    KAFKA_IDLE_TIMEOUT: One Everywhere, "kafka-idle-timeout" = "DURATION", "10m";
     /// Time over which open connections are ended at a stop
     DRAIN_TIMEOUT: One Everywhere, "drain-timeout" = "DURATION", "5s";
     /// Time that the whole stop may take

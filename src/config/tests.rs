@@ -136,6 +136,32 @@ fn secrets_come_by_file_or_variable_and_are_not_printed() {
 }
 
 #[test]
+fn a_jwks_ends_development_mode_and_signs_nothing() {
+    let url = flags(&[("jwt-jwks", "https://issuer.example/keys?key=hunter2")]);
+    let config = Config::resolve(&url, Vec::new()).expect("good");
+    assert!(!config.is_development() && config.warnings().is_empty());
+    assert!(matches!(config.existing_secret(), Err(ConfigError::NoSigningKey)));
+    let options = config.auth_options().expect("good");
+    assert!(options.secret.is_empty() && options.jwks.is_some());
+    assert!(!format!("{config:?} {options:?}").contains("hunter2"));
+    let secret = [("TASKWIRE_JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+    let both = Config::resolve(&url, environment(&secret)).expect("good");
+    assert!(both.existing_secret().is_ok());
+    let open = url.with("http-listen", &["0.0.0.0:8000"]);
+    Config::resolve(&open, Vec::new()).expect("a JWKS is enough for HTTP");
+    let clear = flags(&[("jwt-jwks", "http://issuer.example/keys")]);
+    let config = Config::resolve(&clear, Vec::new()).expect("allowed");
+    assert!(config.warnings()[0].contains("without TLS"));
+    for (bad, expected) in [
+        ("/nowhere/jwks.json", "cannot read"),
+        ("ftp://issuer.example/keys", "http(s)://"),
+        ("https://user:hunter2@issuer.example/keys", "password"),
+    ] {
+        refused(&flags(&[("jwt-jwks", bad)]), &[], expected);
+    }
+}
+
+#[test]
 fn systemd_gives_the_data_directory_unless_one_is_named() {
     let systemd = [("STATE_DIRECTORY", "/var/lib/taskwire")];
     let config = Config::resolve(&Flags::default(), environment(&systemd)).expect("good");

@@ -69,6 +69,24 @@ pub(super) fn rate(text: &str) -> Result<Rate, Refused> {
     Rate::new(small(number)?, Duration::from_secs(period_s), small(burst)?).ok_or_else(refused)
 }
 
+/// `64MiB`, `1GiB`, `512KiB`, or plain bytes; at least `min`.
+pub(super) fn bytes(text: &str, min: usize) -> Result<usize, Refused> {
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'_').count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit {
+        "" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let number: Option<usize> = number.replace('_', "").parse().ok();
+    let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes >= min).ok_or_else(|| {
+        format!("{text:?} is no size; allowed is {} MiB or more, as 64MiB or 1GiB", min >> 20)
+    })
+}
+
 /// `7d,1000000`, `7d` or `1000000`; the part that is left out comes from `default`.
 pub(super) fn window(text: &str, default: (Duration, u64)) -> Result<(Duration, u64), Refused> {
     let (mut age, mut rows) = default;
@@ -176,6 +194,16 @@ mod tests {
         assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
         for bad in ["", "5", "s", "-5s", "5 s", "5w", "99999999999999999999d", "1.5s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units_and_a_least() {
+        assert_eq!(bytes("64MiB", 1), Ok(64 << 20));
+        assert_eq!(bytes("1GiB", 1), Ok(1 << 30));
+        assert_eq!(bytes("70_000", 65_536), Ok(70_000));
+        for bad in ["", "MiB", "64MB", "64 MiB", "-1", "99999999999GiB", "31MiB"] {
+            assert!(bytes(bad, 32 << 20).is_err(), "{bad}");
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 /// The data directory, held by this process until dropped.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     /// The lock lives as long as this handle; the kernel lets go of it when the process dies.
     _lock: File,
@@ -21,7 +21,10 @@ pub(super) struct DataDir {
 
 impl DataDir {
     /// Makes the directory (mode 0700) unless it is there, and takes its lock.
-    pub(super) fn lock(path: &Path) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// `InUse`: a daemon, or a command that changes its files, holds it. `DataDir`.
+    pub fn lock(path: &Path) -> Result<Self, StartError> {
         let failed = |source| StartError::DataDir { path: path.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let mut lock = OpenOptions::new()

@@ -11,12 +11,16 @@
 mod admin_socket;
 mod bind;
 mod lock;
+pub mod rebuild;
+#[cfg(test)]
+mod rebuild_tests;
 
 pub use admin_socket::{admin_socket, check_admin_socket};
-pub use lock::Endpoints;
+pub use lock::{DataDir, Endpoints};
 
 use crate::{
     apply::{self, Applied, ApplyError},
+    archive::{self, LogFormatError, backup},
     auth::{Authenticator, JwksError},
     broker::{self, Broker},
     clock::Clock,
@@ -30,7 +34,6 @@ use crate::{
     store::{Processed, Store, StoreError, redb::RedbStore},
     systemd,
 };
-use lock::DataDir;
 use std::{
     collections::HashMap, fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc,
     time::Duration,
@@ -86,6 +89,9 @@ pub enum StartError {
     /// The JWKS file cannot be read, or is not good.
     #[error("there are no keys to check tokens with")]
     Keys(#[from] JwksError),
+    /// The log's files are of another format.
+    #[error(transparent)]
+    LogFormat(#[from] LogFormatError),
     /// The broker.
     #[error("the broker does not start")]
     Broker(#[from] broker::StartError),
@@ -177,6 +183,7 @@ impl Daemon {
         let authenticator = Authenticator::new(auth_options, clock.clone(), Arc::clone(&metrics));
         Box::pin(authenticator.load_keys()).await?; // boxed: TLS is large, and done once
 
+        archive::tell_log_format(&config.data_dir)?;
         // The store first: what it has processed is a floor of the logs.
         let (store, processed) = open_store(&config, Arc::clone(&metrics)).await?;
         let floors = processed.iter().map(|(place, processed)| (place.clone(), processed.next));
@@ -201,6 +208,7 @@ impl Daemon {
             Arc::clone(&metrics),
             apply_shutdown,
         );
+        let clock_of_backups = clock.clone();
         let parts = http::Parts {
             authenticator: authenticator.clone(),
             store: Arc::clone(&store),
@@ -210,6 +218,7 @@ impl Daemon {
             clock,
             metrics,
             health: health_of(&broker, &store),
+            backup: backup_of(&broker, &store, clock_of_backups),
         };
         let http = Http::new(config.http_options(), parts);
 
@@ -562,6 +571,26 @@ fn health_of(broker: &Broker, store: &Arc<dyn Store>) -> Arc<dyn Fn() -> Health 
             damages.push(format!("tasks.redb: {rows} damaged rows; run `taskwire verify`"));
         }
         Health { failures: broker.failures(), damages }
+    })
+}
+
+/// Makes backups of these.
+fn backup_of(broker: &Broker, store: &Arc<dyn Store>, clock: Clock) -> http::MakeBackup {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
+    Arc::new(move |dir| {
+        let (broker, store, now_ms) = (broker.clone(), Arc::clone(&store), clock.now_ms());
+        Box::pin(async move {
+            let made = backup::of_running(broker, &*store, dir.clone(), now_ms).await;
+            let described = match made {
+                Ok(made) => serde_json::to_value(&made).map_err(|error| error.to_string()),
+                Err(error) => Err(chain(&error)),
+            };
+            match &described {
+                Ok(_) => info!(dir = %dir.display(), "made a backup"),
+                Err(error) => warn!(dir = %dir.display(), error, "made no backup"),
+            }
+            described
+        })
     })
 }
 

@@ -50,7 +50,9 @@ async fn feed(directory: &tempfile::TempDir, partitions: u32) -> Embedded {
         partitions_default: partitions,
         message_bytes_max: 1_048_588,
         connections_max: 1,
+        port: broker::limits::PortOptions::default(),
         reserved_topics: vec![topic()],
+        closed_topics: vec![topic()],
         reserved_group: "taskwire".to_owned(),
     };
     let clock = Clock::manual(7);

@@ -54,9 +54,12 @@ pub(super) fn authenticate(
     query_token: Option<&str>,
     dev_user: Option<&str>,
 ) -> Result<Principal, Problem> {
-    let token = match headers.get(header::AUTHORIZATION) {
-        Some(value) => Some(bearer(value)?),
-        None => query_token,
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let token = match (values.next(), values.next()) {
+        (Some(value), None) => Some(bearer(value)?),
+        (None, _) => query_token,
+        // Which of them a proxy has looked at, nobody knows.
+        (Some(_), Some(_)) => return Err(AuthError::Invalid("two Authorization headers").into()),
     };
     let principal = state.parts.authenticator.authenticate(token, dev_user)?;
     state.usage.count_user(&principal.user_id).map_err(Problem::rate_limited)?;

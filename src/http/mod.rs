@@ -16,11 +16,13 @@ mod origin;
 mod problem;
 mod route;
 mod socket;
+mod socket_token;
 mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use admin::backup::MakeBackup;
 pub use limits::{Limits, Rate, SocketLimits};
 
 use crate::{
@@ -41,9 +43,14 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
-use guard::{Guarded, Lingers};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioTimer;
+use futures_util::FutureExt;
+use guard::{Budgets, Guarded, Talk};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use limits::{Full, Place, Usage};
 use origin::{Origin, Policy};
 use problem::{Code, Problem, Refused};
@@ -51,7 +58,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -60,7 +67,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -123,6 +130,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What health says beside apply's progress.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Makes a backup of this daemon.
+    pub backup: MakeBackup,
 }
 
 /// Reasons why the daemon is not wholly healthy.
@@ -147,7 +156,9 @@ impl Http {
         let state = Arc::new(State {
             progress: parts.applied.progress(),
             usage: Arc::new(Usage::new(&options.limits)),
+            budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
+            backups: Arc::new(Semaphore::new(1)),
             options,
             parts,
         });
@@ -194,6 +205,9 @@ struct State {
     parts: Parts,
     progress: watch::Receiver<Progress>,
     usage: Arc<Usage>,
+    /// One backup at a time.
+    backups: Arc<Semaphore>,
+    budgets: Budgets,
     is_stopping: AtomicBool,
 }
 
@@ -236,7 +250,9 @@ struct Connection {
     listener: Arc<Listener>,
     peer: SocketAddr,
     place: Mutex<Option<Place>>,
-    lingers: Lingers,
+    /// What it has under way, and what cuts it.
+    talk: Arc<Talk>,
+    cut: CancellationToken,
 }
 
 impl Listener {
@@ -277,11 +293,13 @@ impl Listener {
         };
         // Only latency is lost if the option cannot be set.
         drop(stream.set_nodelay(true));
+        let cut = self.cut.child_token();
         let connection = Arc::new(Connection {
             listener: Arc::clone(self),
             peer,
             place: Mutex::new(Some(place)),
-            lingers: Lingers::default(),
+            talk: Arc::new(Talk::new(self.state.budgets.clone(), cut.clone())),
+            cut,
         });
         self.tracker.spawn(connection.serve(stream));
     }
@@ -329,16 +347,20 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(BUFFER_BYTES_MAX);
-        let stream = Guarded::new(stream, limits.answer_timeout, self.lingers.clone());
-        let serving = builder.serve_connection(stream, service).with_upgrades();
+        let stream = Guarded::new(stream, limits.answer_timeout, Arc::clone(&self.talk));
+        let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
+            () = self.cut.cancelled() => {
+                self.note_cut();
+                cut_off(serving.as_mut())
+            }
             () = self.listener.shutdown.begun() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = serving.as_mut() => ended,
-                    () = self.listener.cut.cancelled() => Ok(()),
+                    () = self.cut.cancelled() => cut_off(serving.as_mut()),
                 }
             }
         };
@@ -374,9 +396,6 @@ impl Connection {
                 self.limit_failures(response)
             }
         };
-        if has_body && response.status().is_client_error() {
-            self.lingers.set();
-        }
         if method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
             // Nobody handles OPTIONS, but the router has listed what the path takes.
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -386,7 +405,16 @@ impl Connection {
         complete(response.headers_mut(), position, origin);
         trace!(%method, path = uri.path(), status = response.status().as_u16(), "answered");
         self.count(&response, uri.path());
+        let bytes = response.body().size_hint().upper().unwrap_or(0);
+        let lingers = has_body && response.status().is_client_error();
+        self.talk.answered(usize::try_from(bytes).unwrap_or(usize::MAX), lingers);
         Ok(response)
+    }
+
+    /// It was the slowest when there was no memory left for what is under way.
+    fn note_cut(&self) {
+        self.listener.state.parts.metrics.http_connections_cut.inc();
+        debug!(peer = %self.peer, "an HTTP connection was cut for its memory");
     }
 
     /// Looks at a request before any of its handlers.
@@ -430,6 +458,12 @@ impl Connection {
             info!(peer = %self.peer, path, %reason, "a request was refused");
         }
     }
+}
+
+/// Lets a connection that is cut see it once more, so that it ends by a reset and the kernel drops
+/// what was not taken.
+fn cut_off<E>(serving: Pin<&mut impl Future<Output = Result<(), E>>>) -> Result<(), E> {
+    serving.now_or_never().unwrap_or(Ok(()))
 }
 
 /// Whether a path is asked by supervisors, who are never told to wait.

@@ -91,12 +91,19 @@ codes! {
     NotFound = NOT_FOUND "not_found" "There is nothing at this path";
     /// No such task of this user.
     TaskNotFound = NOT_FOUND "task_not_found" "There is no such task";
+    /// No such dead letter.
+    LetterNotFound = NOT_FOUND "letter_not_found" "There is no such dead letter";
     /// The path has other methods.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed" "This path has other methods";
     /// The body came too slowly.
     RequestTimeout = REQUEST_TIMEOUT "request_timeout" "The body came too slowly";
     /// Another creation has this id.
     TaskConflict = CONFLICT "task_conflict" "Another task has this id";
+    /// It was redriven before.
+    LetterRedriven = CONFLICT "letter_redriven" "The dead letter was redriven";
+    /// Only a mended value can be sent.
+    LetterWithoutRecord = CONFLICT "letter_without_record"
+        "The dead letter holds no record to send again";
     /// The task was deleted.
     TaskDeleted = GONE "task_deleted" "The task was deleted";
     /// `If-Match` lost.
@@ -120,6 +127,10 @@ codes! {
     Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
     /// Too many requests; when to come back is in the headers.
     RateLimited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
+    /// The backup was not made; the detail says why.
+    BackupFailed = INTERNAL_SERVER_ERROR "backup_failed" "The backup was not made";
+    /// Another backup is being made.
+    BackupRunning = CONFLICT "backup_running" "Another backup is being made";
     /// A defect of ours; the log says more.
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.

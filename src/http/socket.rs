@@ -11,6 +11,7 @@ use super::{
     limits::{Bucket, SocketLimits},
     metered::{self, Metered},
     problem::{Code, Problem},
+    socket_token::{self, TOKEN_TIMEOUT},
 };
 use crate::{
     auth::Principal,
@@ -29,9 +30,10 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde::Deserialize;
-use std::{borrow::Cow, pin::pin, sync::Arc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, error::Elapsed, timeout, timeout_at},
@@ -126,24 +128,26 @@ pub(super) async fn open(
     let accept = check_handshake(&request)?;
     let query = SocketQuery::parse(request.uri())?;
     let headers = request.headers();
-    let principal = authenticate(&state, headers, query.token.as_deref(), query.user.as_deref())?;
+    let token = socket_token::of_subprotocols(headers).or(query.token.as_deref());
+    let has_token = token.is_some() || headers.contains_key(header::AUTHORIZATION);
+    let principal = if has_token || state.parts.authenticator.is_development() {
+        Some(authenticate(&state, headers, token, query.user.as_deref())?)
+    } else {
+        None
+    };
     state.check_ready()?;
     if connection.listener.shutdown.has_begun() {
         return Err(Problem::new(Code::Stopping));
     }
     let mode = Mode::choose(headers);
-    // Before the 101, so that nothing is missed between the client's `onopen` and the session.
-    let opening = match state.parts.hub.subscribe(&principal.user_id, query.start_at) {
-        Ok((session, must_resync)) => Opening::Session { session, must_resync },
-        Err(SubscribeError::TooMany) => Opening::Refused(CloseCode::TooManySessions),
+    let opening = match principal {
+        // Before the 101, so that nothing is missed between the client's `onopen` and the session.
+        Some(principal) => Opening::of(&state, principal, query.start_at),
+        None => Opening::AwaitsToken(query.start_at),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    let worker = Worker {
-        clock: state.parts.clock.clone(),
-        connection: Arc::clone(&connection),
-        principal,
-        mode,
-    };
+    let worker =
+        Worker { clock: state.parts.clock.clone(), connection: Arc::clone(&connection), mode };
     connection.listener.tracker.spawn(worker.run(upgrade, opening));
     Ok(switching_protocols(&accept))
 }
@@ -222,8 +226,23 @@ impl SocketQuery {
 
 /// What a socket begins with.
 enum Opening {
-    Session { session: Session, must_resync: bool },
+    Session {
+        principal: Principal,
+        session: Session,
+        must_resync: bool,
+    },
+    /// No token came with the handshake: it must come in the first frame.
+    AwaitsToken(StartAt),
     Refused(CloseCode),
+}
+
+impl Opening {
+    fn of(state: &State, principal: Principal, start_at: StartAt) -> Self {
+        match state.parts.hub.subscribe(&principal.user_id, start_at) {
+            Ok((session, must_resync)) => Self::Session { principal, session, must_resync },
+            Err(SubscribeError::TooMany) => Self::Refused(CloseCode::TooManySessions),
+        }
+    }
 }
 
 /// How a pump ended.
@@ -240,7 +259,6 @@ enum End {
 struct Worker {
     connection: Arc<Connection>,
     clock: Clock,
-    principal: Principal,
     mode: Mode,
 }
 
@@ -251,16 +269,13 @@ impl Worker {
         let Some(mut socket) = raw_socket(upgrade).await else { return };
         let close_timeout = self.limits().close_timeout;
         let cut = self.connection.listener.cut.clone();
-        let end = match opening {
-            Opening::Refused(code) => End::Close(code.into()),
-            Opening::Session { session, must_resync } => tokio::select! {
-                end = self.serve(&mut socket, session, must_resync) => end,
-                () = cut.cancelled() => End::Blocked,
-            },
+        let end = tokio::select! {
+            Err(end) = self.serve(&mut socket, opening) => end,
+            () = cut.cancelled() => End::Blocked,
         };
         match end {
             End::Blocked => {
-                debug!(user = %self.principal.user_id, "a socket was cut");
+                debug!(peer = %self.connection.peer, "a socket was cut");
                 guard::reset(socket.get_ref().stream());
             }
             End::Gone => finish(&mut socket, None, close_timeout).await,
@@ -272,19 +287,71 @@ impl Worker {
         &self.connection.listener.state.options.limits.socket
     }
 
-    async fn serve(&self, socket: &mut Socket, mut session: Session, must_resync: bool) -> End {
+    async fn serve(&self, socket: &mut Socket, opening: Opening) -> Result<Infallible, End> {
         let Mode::Plain = self.mode;
-        if must_resync {
-            let message = message::resync(session.position());
-            let deadline = Instant::now() + self.limits().write_timeout;
-            if let Err(end) = write(socket, vec![message], deadline).await {
-                return end;
+        let limits = self.limits().clone();
+        let mut inbound =
+            Inbound { limits: &limits, start: Instant::now(), bucket: Bucket::default() };
+        let opening = match opening {
+            Opening::AwaitsToken(start_at) => {
+                let principal = self.admit(socket, &mut inbound).await?;
+                Opening::of(&self.connection.listener.state, principal, start_at)
             }
+            opening => opening,
+        };
+        let (principal, mut session) = match opening {
+            Opening::Session { principal, session, must_resync } => {
+                if must_resync {
+                    let message = message::resync(session.position());
+                    let deadline = Instant::now() + limits.write_timeout;
+                    write(socket, vec![message], deadline).await?;
+                }
+                (principal, session)
+            }
+            Opening::Refused(code) => return Err(End::Close(code.into())),
+            Opening::AwaitsToken(_) => return Err(End::Close(CloseCode::Internal.into())),
+        };
+        self.pump(socket, &mut session, principal, inbound).await
+    }
+
+    /// Waits for the token of a socket that came without one; its first frame must be that.
+    async fn admit(
+        &self,
+        socket: &mut Socket,
+        inbound: &mut Inbound<'_>,
+    ) -> Result<Principal, End> {
+        let deadline = Instant::now() + TOKEN_TIMEOUT;
+        let shutdown = self.connection.listener.shutdown.clone();
+        loop {
+            let frame = tokio::select! {
+                frame = timeout_at(deadline, socket.next()) => frame,
+                () = shutdown.begun() => return Err(End::Close(CloseCode::GoingAway.into())),
+            };
+            let is_control = matches!(&frame, Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))));
+            socket.get_mut().restart();
+            let said = match frame {
+                Ok(frame) => inbound.receive(frame)?,
+                Err(Elapsed { .. }) => Said::Other,
+            };
+            let token = match said {
+                _ if is_control => continue,
+                Said::Auth(token) => Some(token),
+                Said::Ping | Said::Other | Said::Bad => None,
+            };
+            let checked = self.connection.authenticate_frame(token.as_deref());
+            return checked.map_err(|code| End::Close(code.into()));
         }
-        match self.pump(socket, &mut session).await {
-            Ok(never) => match never {},
-            Err(end) => end,
+    }
+
+    /// Takes another token of the same user, so that the socket may live until that expires.
+    fn renew(&self, principal: &mut Principal, token: &str) -> Result<(), End> {
+        let renewed = self.connection.authenticate_frame(Some(token));
+        let renewed = renewed.map_err(|code| End::Close(code.into()))?;
+        if renewed.user_id != principal.user_id {
+            return Err(End::Close(CloseCode::Token.into()));
         }
+        *principal = renewed;
+        Ok(())
     }
 
     /// Pumps until an end.
@@ -292,14 +359,12 @@ impl Worker {
         &self,
         socket: &mut Socket,
         session: &mut Session,
-    ) -> Result<std::convert::Infallible, End> {
+        mut principal: Principal,
+        mut inbound: Inbound<'_>,
+    ) -> Result<Infallible, End> {
         let shutdown = self.connection.listener.shutdown.clone();
-        let now_ms = self.clock.now_ms();
-        let limits = self.limits().clone();
-        let mut inbound =
-            Inbound { limits: &limits, start: Instant::now(), bucket: Bucket::default() };
-        let mut timers =
-            Timers::new(limits.clone(), self.principal.expires_at_ms, Instant::now(), now_ms);
+        let (limits, expires_at_ms) = (inbound.limits.clone(), principal.expires_at_ms);
+        let mut timers = Timers::new(limits, expires_at_ms, Instant::now(), self.clock.now_ms());
         let mut begun = pin!(shutdown.begun());
         let mut sleep = pin!(tokio::time::sleep_until(timers.next()));
         let mut is_stopping = false;
@@ -317,9 +382,18 @@ impl Worker {
                 },
                 frame = socket.next() => {
                     socket.get_mut().restart();
-                    if inbound.receive(frame)? == Said::Ping {
-                        let pong = vec![Bytes::from_static(message::PONG.as_bytes())];
-                        write(socket, pong, timers.write_deadline(Instant::now())).await?;
+                    match inbound.receive(frame)? {
+                        Said::Ping => {
+                            let pong = vec![Bytes::from_static(message::PONG.as_bytes())];
+                            write(socket, pong, timers.write_deadline(Instant::now())).await?;
+                        }
+                        Said::Auth(token) => {
+                            self.renew(&mut principal, &token)?;
+                            timers.expires_at_ms = principal.expires_at_ms;
+                            timers.arm_expiry(Instant::now(), self.clock.now_ms());
+                            sleep.as_mut().reset(timers.next());
+                        }
+                        Said::Other | Said::Bad => (),
                     }
                     timers.heard();
                 }
@@ -368,10 +442,13 @@ async fn taken(
 }
 
 /// What a client says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Eq, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 enum Said {
     /// `ping`, as text or as JSON.
     Ping,
+    /// A token, good or not.
+    Auth(String),
     /// Nothing that is for us.
     Other,
     /// What looks like a message of the protocol, and is none.
@@ -395,8 +472,9 @@ impl Said {
         }
         match serde_json::from_str::<ClientMessage<'_>>(text) {
             Ok(message) if message.kind == "ping" => Self::Ping,
-            // Who has a session has a token already.
-            Ok(message) if message.kind == "auth" => Self::Other,
+            Ok(message) if message.kind == "auth" => {
+                socket_token::of_frame(text).map_or(Self::Bad, Self::Auth)
+            }
             _ => Self::Bad,
         }
     }
@@ -453,8 +531,8 @@ fn end_of(error: &SocketError) -> End {
 /// keep 8 KiB.
 async fn raw_socket(upgrade: OnUpgrade) -> Option<Socket> {
     let upgraded: Upgraded = timeout(UPGRADE_TIMEOUT, upgrade).await.ok()?.ok()?;
-    let parts = upgraded.downcast::<Guarded>().ok()?;
-    let stream = parts.io.into_inner();
+    let parts = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
+    let stream = parts.io.into_inner().into_inner();
     // Only memory is lost if the option cannot be set.
     let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
     let stream = Metered::new(stream, RAW_BYTES_MAX);
@@ -653,7 +731,8 @@ mod tests {
             (" ping\n", Said::Ping),
             ("{\"type\":\"ping\"}", Said::Ping),
             ("{ \"at\": 1, \"type\": \"p\\u0069ng\" }", Said::Ping),
-            ("{\"type\":\"auth\",\"data\":{\"token\":\"x\"}}", Said::Other),
+            ("{\"type\":\"auth\",\"data\":{\"token\":\"x\"}}", Said::Auth("x".to_owned())),
+            ("{\"type\":\"auth\"}", Said::Bad),
             ("", Said::Other),
             ("hello", Said::Other),
             ("[1]", Said::Other),

@@ -15,6 +15,7 @@
 
 mod accepted;
 mod checked;
+mod copy;
 pub mod dir;
 pub mod disk;
 mod epochs;

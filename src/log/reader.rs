@@ -2,7 +2,7 @@
 
 use super::{
     ReadError,
-    dir::File,
+    dir::{Dir, File},
     epochs::Epochs,
     recovery,
     segment::{IndexEntry, LOG, Sealed, name, seek_offset, seek_time},
@@ -39,6 +39,11 @@ pub struct LogReader {
 impl LogReader {
     pub(super) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// The directory that holds the log.
+    pub(super) fn dir(&self) -> &dyn Dir {
+        &*self.shared.dir
     }
 
     /// Oldest offset that can be read.

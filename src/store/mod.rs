@@ -22,10 +22,13 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::collections::HashMap;
+use std::{collections::HashMap, io, path::Path};
 
 /// Most tasks or changes of one page.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+
+/// Bytes of tasks after which a page ends, however few they are.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Where apply stands in one partition: the next offset to process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -243,7 +246,8 @@ pub enum StoreError {
     },
     /// The file under the tables is damaged: nothing of it can be trusted.
     #[error(
-        "tasks.redb is damaged; with the daemon stopped, `taskwire verify` tells what is, and          `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
+        "tasks.redb is damaged; with the daemon stopped, `taskwire verify` tells what is, and \
+         `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
     )]
     DamagedFile(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Another process has the store open.
@@ -371,6 +375,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts.
     fn stats(&self) -> StoreStats;
+
+    /// Copies everything as it is now into a new file, for a backup; commits go on meanwhile.
+    ///
+    /// # Errors
+    /// The file is there, or the disk refuses; or this store is kept elsewhere and backed up there.
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        let elsewhere = io::Error::other(format!("no copy to {} is made here", path.display()));
+        Box::pin(async move { Err(StoreError::Database(elsewhere.into())) })
+    }
 
     /// Damaged rows found so far by reads, each counted once; health tells of them.
     fn damaged_rows(&self) -> usize {

@@ -8,9 +8,12 @@
 //! Invariant: commits are non-durable, or `Immediate` with quick repair; nothing else reaches the
 //! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
 
+pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+pub(crate) mod dump;
 mod file;
 mod letters;
 mod migrate;
@@ -24,6 +27,8 @@ mod tables;
 mod tests;
 pub mod verify;
 mod write;
+
+pub use tables::FORMAT;
 
 use self::{
     damage::{Damages, guarded},
@@ -82,6 +87,21 @@ pub struct Options {
     /// may take records that were applied, so a replay need not repeat what was lost, and a lost
     /// position goes back to where its run was cut.
     pub is_log_synced: bool,
+}
+
+/// Brings a file that is not open up to the current format, as [`RedbStore::open`] does. Returns
+/// the format that it had, if that was an older one.
+///
+/// # Errors
+/// See [`RedbStore::open`].
+pub fn migrate_file(path: &Path) -> Result<Option<u32>, StoreError> {
+    match verify::check_format(path) {
+        Err(StoreError::OlderFormat { found, .. }) => {
+            migrate::to_current(path, found)?;
+            Ok(Some(found))
+        }
+        checked => checked.map(|()| None),
+    }
 }
 
 /// A store in one file.
@@ -418,6 +438,16 @@ impl Store for RedbStore {
             waiting_bytes: counters.waiting_bytes,
             letters_open: counters.letters_open,
         }
+    }
+
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
+            let copied = tokio::task::spawn_blocking(move || {
+                shared.read(|shared| copy::copy(&shared.snapshot()?, &path))
+            });
+            copied.await.unwrap_or_else(|error| Err(StoreError::Database(error.into())))
+        })
     }
 
     fn damaged_rows(&self) -> usize {

@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 use std::sync::Arc;
 
+pub use super::shape::DECODED_BYTES_PER_BODY_BYTE as DECODED_BYTES_PER_BYTE;
 pub use kafka_protocol::messages::ApiKey;
 
 /// One line of the table: a key and the versions that are served.
@@ -55,6 +56,8 @@ pub struct Request {
     pub header: RequestHeader,
     /// Its body. Record batches inside are slices of the frame.
     pub body: RequestKind,
+    /// What the frame and the decoded arrays take in memory.
+    pub memory_bytes: usize,
 }
 
 /// Why a frame is no request that we answer.
@@ -174,12 +177,17 @@ pub fn decode_request(frame: Bytes) -> Result<Request, RequestError> {
     let header_bytes = frame.len() - reader.len();
     let mut body = frame;
     body.advance(header_bytes);
-    if !shape::fits(&body, api.body, version, is_flexible(key, version)) {
+    let frame_bytes = header_bytes + body.len();
+    let Some(decoded_bytes) =
+        shape::decoded_bytes(&body, api.body, version, is_flexible(key, version))
+    else {
         return Err(malformed);
-    }
+    };
     match RequestKind::decode(key, &mut body, version) {
         // The walk consumed the body exactly, and so must the decoder.
-        Ok(decoded) if body.is_empty() => Ok(Request { header, body: decoded }),
+        Ok(decoded) if body.is_empty() => {
+            Ok(Request { header, body: decoded, memory_bytes: frame_bytes + decoded_bytes })
+        }
         _ => Err(malformed),
     }
 }

@@ -89,9 +89,7 @@ impl ClientApi {
         }
         body.advance(size_of_val(&correlation_id));
         // None of these versions is flexible.
-        if !shape::fits(&body, self.response, self.version, false) {
-            return None;
-        }
+        shape::decoded_bytes(&body, self.response, self.version, false)?;
         ResponseKind::decode(self.key, &mut body, self.version).ok()
     }
 }

@@ -38,7 +38,7 @@ const TAGGED_FIELDS_MAX: usize = 64;
 /// Memory that the decoded arrays of any request may take.
 const DECODED_BYTES_BASE: usize = 32 << 10;
 /// What they may take beyond that, for each byte of the body.
-const DECODED_BYTES_PER_BODY_BYTE: usize = 8;
+pub const DECODED_BYTES_PER_BODY_BYTE: usize = 8;
 
 /// What a field is made of.
 #[derive(Clone, Copy, Debug)]
@@ -115,19 +115,26 @@ const BYTES: Kind = Kind::Bytes;
 const TEXTS: Kind = Kind::Array { element: &TEXT, decoded_bytes: size_of::<StrBytes>() };
 const INT32S: Kind = Kind::Array { element: &INT32, decoded_bytes: size_of::<i32>() };
 
-/// Whether `body` has exactly the shape of `fields` in `version`, with counts that decode into a
-/// bounded amount of memory.
-pub(super) fn fits(body: &[u8], fields: Fields, version: i16, is_flexible: bool) -> bool {
+/// What the arrays of `body` decode into, in bytes; `None` if it does not have exactly the shape of
+/// `fields` in `version`, or its counts decode into more than a bounded amount of memory.
+pub(super) fn decoded_bytes(
+    body: &[u8],
+    fields: Fields,
+    version: i16,
+    is_flexible: bool,
+) -> Option<usize> {
+    let decoded_bytes_max =
+        DECODED_BYTES_BASE.saturating_add(body.len().saturating_mul(DECODED_BYTES_PER_BODY_BYTE));
     let mut walk = Walk {
         reader: Reader::new(body),
         version,
         is_flexible,
         elements_left: ELEMENTS_MAX,
         tagged_fields_left: TAGGED_FIELDS_MAX,
-        decoded_bytes_left: DECODED_BYTES_BASE
-            .saturating_add(body.len().saturating_mul(DECODED_BYTES_PER_BODY_BYTE)),
+        decoded_bytes_left: decoded_bytes_max,
     };
-    walk.fields(fields).is_some() && walk.reader.is_empty()
+    walk.fields(fields)?;
+    walk.reader.is_empty().then_some(decoded_bytes_max - walk.decoded_bytes_left)
 }
 
 /// Passes over the tagged fields of a request header.

@@ -46,7 +46,8 @@ async fn be_slow(kind: Slow, mut raw: Raw, request: String) {
     let drip = match kind {
         Slow::Silent => return raw.end().await,
         Slow::Reader => {
-            raw.send(request.as_bytes()).await;
+            // More than the kernel takes without a reader.
+            raw.send(request.repeat(3).as_bytes()).await;
             // Only the end of the connection can be seen without reading.
             return until_cut(&raw).await;
         }
@@ -147,7 +148,8 @@ async fn two_hundred_slow_peers_end_and_delay_nobody() {
     // Generous, for a machine that does other things; benches/load measures it.
     let bound = 5 * calm + Duration::from_millis(150);
     assert!(with_slow < bound, "p99 {with_slow:?}, calm {calm:?}");
-    assert!(grown_kb < 200_000, "{grown_kb} KB for 200 connections");
+    // 64 MiB of requests and of answers, and what connections cost.
+    assert!(grown_kb < 180_000, "{grown_kb} KB for 200 connections");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use taskwire::{
     broker::Durability,
     feed::{FeedItem, FeedRecord},
-    position::Offset,
     store::{Outcome, TaskFilter},
     task::UserId,
 };
@@ -59,6 +58,9 @@ pub(crate) async fn all(daemon: &Daemon, player: &Player<'_>, kept: Kept) {
     let log = read(daemon, EVENTS, 0).await;
     check_log(&log, &story, EVENTS, 0, kept);
     let letters = read(daemon, LETTERS, 0).await;
+    assert!(kept == Kept::Perhaps || letters.holes.is_empty(), "holes in the dead letters");
+    let (letters, stale) = split(letters, &log);
+    check_stale(&stale, &story, kept);
     let expired = expired(&letters);
     let mut model = Model::default();
     for record in &log.records {
@@ -67,7 +69,11 @@ pub(crate) async fn all(daemon: &Daemon, player: &Player<'_>, kept: Kept) {
     check_letters(&letters, &log, &model);
     check_tasks(daemon, &model).await;
     check_changes(daemon, &model).await;
-    assert_eq!(daemon.store.stats().waiting, u64::try_from(model.waiting()).unwrap(), "waiting");
+    assert_eq!(
+        daemon.store.stats().waiting,
+        u64::try_from(model.waiting()).expect("as the daemon and the workload write it"),
+        "waiting"
+    );
     if kept != Kept::Perhaps {
         check_answers(&story, &model);
     }
@@ -125,24 +131,45 @@ fn source(letter: &FeedRecord) -> i64 {
     header(letter, "taskwire-source-offset").parse().expect("a number")
 }
 
-fn expired(letters: &Log) -> BTreeSet<i64> {
-    let is_expired = |l: &&FeedRecord| header(l, "taskwire-reason") == "wait_expired";
-    letters.records.iter().filter(is_expired).map(source).collect()
+/// Letters of the records that are in the log, and the others.
+fn split(letters: Log, log: &Log) -> (Vec<FeedRecord>, Vec<FeedRecord>) {
+    let is_there = |letter: &FeedRecord| {
+        let offset = source(letter);
+        let record = log.records.iter().find(|record| record.offset.get() == offset);
+        let is_hole = header(letter, "taskwire-reason") == "hole";
+        match record {
+            Some(record) => record.key == letter.key && record.value == letter.value,
+            None => is_hole && log.holes.iter().any(|(from, _)| *from == offset),
+        }
+    };
+    letters.records.into_iter().partition(is_there)
 }
 
-/// One letter for each record that cannot be applied, with its reason and bytes, and no other.
-fn check_letters(letters: &Log, log: &Log, model: &Model) {
+/// A letter of a record that is lost can only be there where records may be lost.
+fn check_stale(stale: &[FeedRecord], story: &Story, kept: Kept) {
+    for letter in stale {
+        assert!(kept == Kept::Perhaps, "a letter of no record: {letter:?}");
+        let Some((batch, index)) = letter.key.as_deref().and_then(Story::parse_key) else {
+            assert_eq!(header(letter, "taskwire-reason"), "hole", "{letter:?}");
+            continue;
+        };
+        assert_eq!(letter.value, story.batches[batch].records[index].value, "{letter:?}");
+    }
+}
+
+fn expired(letters: &[FeedRecord]) -> BTreeSet<i64> {
+    let is_expired = |l: &&FeedRecord| header(l, "taskwire-reason") == "wait_expired";
+    letters.iter().filter(is_expired).map(source).collect()
+}
+
+/// One letter for each record that cannot be applied, with its reason, and no other.
+fn check_letters(letters: &[FeedRecord], log: &Log, model: &Model) {
     let mut found = BTreeMap::new();
-    for letter in &letters.records {
+    for letter in letters {
         let (offset, reason) = (source(letter), header(letter, "taskwire-reason"));
         assert_eq!(header(letter, "taskwire-source-topic"), EVENTS);
         let again = found.insert(offset, reason);
         assert_eq!(again, None, "a second letter ({reason}) for offset {offset}");
-        if reason != "hole" {
-            let record = log.records.iter().find(|record| record.offset.get() == offset);
-            let record = record.unwrap_or_else(|| panic!("a letter for {offset}, of no record"));
-            assert_eq!((&letter.key, &letter.value), (&record.key, &record.value), "{offset}");
-        }
     }
     let mut expected = model.letters();
     expected.extend(log.holes.iter().map(|(from, _)| (*from, "hole")));
@@ -159,16 +186,24 @@ async fn check_tasks(daemon: &Daemon, model: &Model) {
         let tasks = page.tasks.iter().map(|json| {
             let json: Value = serde_json::from_slice(json).expect("JSON");
             let task = Task {
-                user: json["user_id"].as_str().unwrap().to_owned(),
-                title: json["title"].as_str().unwrap().to_owned(),
-                completed: json["completed"].as_bool().unwrap(),
-                version: json["version"].as_u64().unwrap(),
+                user: json["user_id"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
+                title: json["title"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
+                completed: json["completed"]
+                    .as_bool()
+                    .expect("as the daemon and the workload write it"),
+                version: json["version"].as_u64().expect("as the daemon and the workload write it"),
             };
-            (json["id"].as_str().unwrap().to_owned(), task)
+            (json["id"].as_str().expect("as the daemon and the workload write it").to_owned(), task)
         });
         let tasks: BTreeMap<String, Task> = tasks.collect();
         assert_eq!(tasks, model.tasks(user), "tasks of {user}");
-        count += u64::try_from(tasks.len()).unwrap();
+        count += u64::try_from(tasks.len()).expect("as the daemon and the workload write it");
     }
     assert_eq!(daemon.store.stats().tasks, count, "tasks in all");
 }
@@ -176,19 +211,33 @@ async fn check_tasks(daemon: &Daemon, model: &Model) {
 /// The changes that are kept are the last of the model's, each user's in order, without a gap.
 async fn check_changes(daemon: &Daemon, model: &Model) {
     let head = daemon.store.head().sequence;
-    assert_eq!(head, u64::try_from(model.changes.len()).unwrap(), "changes");
+    assert_eq!(
+        head,
+        u64::try_from(model.changes.len()).expect("as the daemon and the workload write it"),
+        "changes"
+    );
     let earliest = daemon.store.earliest().sequence;
     let mut found = BTreeMap::new();
     for user in USERS {
         let user_id = UserId::new(user).expect("valid");
-        let page = daemon.store.changes(&user_id, earliest, 1000, usize::MAX).await.unwrap();
+        let page = daemon
+            .store
+            .changes(&user_id, earliest, 1000, usize::MAX)
+            .await
+            .expect("as the daemon and the workload write it");
         for change in page.changes {
             let text = [&change.message[..], b"}"].concat();
             let json: Value = serde_json::from_slice(&text).expect("JSON but for its end");
             let change_of = Change {
                 user: user.to_owned(),
-                kind: json["type"].as_str().unwrap().to_owned(),
-                event: json["event_id"].as_str().unwrap().to_owned(),
+                kind: json["type"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
+                event: json["event_id"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned(),
                 version: json["data"]["version"].as_u64(),
             };
             assert!(found.insert(change.sequence, change_of).is_none());
@@ -262,9 +311,4 @@ pub(crate) fn kept(durability: Durability, is_kill: bool) -> Kept {
         (Durability::Commit, false) => Kept::All,
         (_, false) => Kept::Perhaps,
     }
-}
-
-/// Nothing below the processed offset is lost: the store is not ahead of its log.
-pub(crate) fn is_behind(processed: Offset, end: i64) -> bool {
-    processed.get() <= end
 }

@@ -1,20 +1,13 @@
 //! The daemon without its ports: broker, store, feed, hub and apply on a simulated disk.
 
-use super::watched::Watched;
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 use taskwire::{
     apply::{self, Applied, ApplyError},
     broker::{self, Acks, Broker, Durability, ProduceError, Produced},
     clock::Clock,
+    config::{Config, Flags},
     feed::{EventLog, embedded::Embedded},
-    hub::{self, Hub},
+    hub::Hub,
     log::{disk::Disk, testing::SimDisk},
     metrics::Metrics,
     position::{Offset, Partition, TopicName},
@@ -38,6 +31,8 @@ const KEPT: (Duration, u64) = (Duration::from_secs(60), 40);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// The broker's own round of retention and of recording durable ends.
 const MAINTENANCE_EVERY: Duration = Duration::from_secs(30);
+/// No count of waiting events.
+const UNTOLD: i64 = -1;
 const STILL_ROUNDS: usize = 40;
 /// Real time that anything may take before the run counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,7 +55,10 @@ pub(crate) fn block_on<T>(run: impl Future<Output = T>) -> T {
     let (end, ended) = std::sync::mpsc::channel::<()>();
     runtime.block_on(async move {
         // While blocking work is on its way, tokio does not move a paused clock by itself.
-        let parked = tokio::task::spawn_blocking(move || drop(ended.recv()));
+        let parked = tokio::task::spawn_blocking(move || {
+            // The sender is dropped; nothing is sent.
+            let _ = ended.recv();
+        });
         let done = run.await;
         drop(end);
         parked.await.expect("it only waits");
@@ -85,7 +83,7 @@ pub(crate) struct Daemon {
     pub(crate) applied: Applied,
     apply: JoinHandle<Result<(), ApplyError>>,
     trigger: Trigger,
-    ticks: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Daemon {
@@ -94,7 +92,8 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new());
         let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
         let (clock, durability) = (world.clock.clone(), world.durability);
-        let options = broker_options(durability);
+        let config = config();
+        let options = broker::Options { durability, ..config.broker_options() };
         let broker =
             Broker::start_on(Arc::clone(&disk), options, clock.clone(), Arc::clone(&metrics)).await;
         let broker = broker.map_err(|error| chain(&error))?;
@@ -103,6 +102,7 @@ impl Daemon {
             changes_keep: KEPT,
             cache_bytes: 1 << 20,
             is_log_synced: durability == Durability::Commit,
+            ..config.store_options()
         };
         let path = Path::new(DATA).join("tasks.redb");
         let opened =
@@ -119,20 +119,24 @@ impl Daemon {
         }
         broker.ensure_topic(&name(EVENTS), 1).await.map_err(|error| chain(&error))?;
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
-        let hub = Hub::new(hub_options(), Arc::clone(&store), Arc::clone(&metrics));
+        let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
         let (trigger, shutdown) = shutdown::pair();
-        let ticks = Arc::new(AtomicU64::new(0));
+        let options = apply::Options {
+            checkpoint_records: u64::MAX,
+            checkpoint_interval: CHECKPOINT_EVERY,
+            ..config.apply_options()
+        };
         let (applied, apply) = apply::start(
-            apply_options(),
+            options,
             Arc::clone(&feed),
-            Arc::new(Watched::new(Arc::clone(&store), Arc::clone(&ticks))),
+            Arc::clone(&store),
             hub,
             clock,
-            metrics,
+            Arc::clone(&metrics),
             shutdown,
         );
         let world = world.clone();
-        Ok(Self { world, broker, store, feed, applied, apply, trigger, ticks })
+        Ok(Self { world, broker, store, feed, applied, apply, trigger, metrics })
     }
 
     /// Stops in the order of `daemon::Daemon::stop`.
@@ -199,11 +203,11 @@ impl Daemon {
         breathe().await;
         let ms = i64::try_from(time.as_millis()).expect("short");
         self.world.clock.set(self.world.clock.now_ms() + ms);
-        let ticks = self.ticks.load(Ordering::Relaxed);
+        // Apply tells where it stands last in a tick, and a due checkpoint goes before the tick.
+        self.metrics.apply_waiting.set(UNTOLD);
         tokio::time::advance(time).await;
-        // A due checkpoint goes before the tick.
         let begun = std::time::Instant::now();
-        while self.ticks.load(Ordering::Relaxed) == ticks && !self.apply.is_finished() {
+        while self.metrics.apply_waiting.get() == UNTOLD && !self.apply.is_finished() {
             assert!(begun.elapsed() < PATIENCE, "apply is stuck in a tick");
             breathe().await;
         }
@@ -247,33 +251,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     taskwire::daemon::chain(error)
 }
 
-fn broker_options(durability: Durability) -> broker::Options {
-    broker::Options {
-        data_dir: DATA.into(),
-        durability,
-        advertise: None,
-        partitions_default: 1,
-        message_bytes_max: 1 << 20,
-        connections_max: 1,
-        reserved_topics: vec![name(EVENTS), name(LETTERS)],
-        reserved_group: "taskwire".to_owned(),
-    }
-}
-
-fn apply_options() -> apply::Options {
-    apply::Options {
-        topic: name(EVENTS),
-        starts_at_latest: false,
-        checkpoint_records: u64::MAX,
-        checkpoint_interval: CHECKPOINT_EVERY,
-    }
-}
-
-fn hub_options() -> hub::Options {
-    hub::Options {
-        recent_changes_max: 10,
-        recent_bytes_max: 1 << 20,
-        sessions_per_user_max: 1,
-        sessions_max: 1,
-    }
+/// What the daemon is told where nobody says otherwise.
+fn config() -> Config {
+    let flags = Flags::default().with("data-dir", &[DATA]).with("topic", &[EVENTS]);
+    Config::resolve(&flags, Vec::new()).expect("a configuration")
 }

@@ -131,7 +131,12 @@ impl Model {
         let before = now.clone();
         match event.kind.as_str() {
             "task_completed" => now.completed = true,
-            "task_updated" => now.title = event.data["title"].as_str().unwrap().to_owned(),
+            "task_updated" => {
+                now.title = event.data["title"]
+                    .as_str()
+                    .expect("as the daemon and the workload write it")
+                    .to_owned()
+            }
             "task_deleted" => {
                 self.states.insert(task, State::Deleted(creation));
                 return self.change(&event, now.user, Some(now.version + 1));
@@ -166,7 +171,10 @@ impl Model {
             Some(State::Deleted(_)) => return Fate::Letter("task_deleted"),
             None => (),
         }
-        let title = event.data["title"].as_str().unwrap().to_owned();
+        let title = event.data["title"]
+            .as_str()
+            .expect("as the daemon and the workload write it")
+            .to_owned();
         let new = Task { user: user.clone(), title, completed: false, version: 1 };
         self.states.insert(task.clone(), State::Present(new, event.data.clone()));
         let fate = self.change(event, user, Some(1));

@@ -29,12 +29,12 @@ pub(in crate::broker) async fn handle(
     if let Err(code) = check_session(&request).and(check_count(&request)) {
         return FetchResponse { error_code: code.code(), ..FetchResponse::default() };
     }
-    let fetch = Fetch::new(&request);
+    let fetch = Fetch::new(broker, &request);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let deadline = Instant::now() + max_wait.min(WAIT_MAX);
     loop {
         // Before the read, so that a rise between read and wait is seen.
-        let (targets, mut rises) = fetch.targets(broker);
+        let (targets, mut rises) = fetch.targets();
         let read = fetch.read(targets).await;
         let is_ready = read.has_error || read.bytes >= fetch.min_bytes || rises.is_empty();
         if is_ready || broker.draining().is_cancelled() {
@@ -69,6 +69,7 @@ fn check_count(request: &FetchRequest) -> Result<(), ErrorCode> {
 
 /// What is asked for.
 struct Fetch<'a> {
+    broker: &'a Broker,
     topics: &'a [fetch_request::FetchTopic],
     min_bytes: usize,
     max_bytes: usize,
@@ -92,9 +93,11 @@ struct Read {
 }
 
 impl<'a> Fetch<'a> {
-    fn new(request: &'a FetchRequest) -> Self {
-        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
+    fn new(broker: &'a Broker, request: &'a FetchRequest) -> Self {
+        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
+        let max_bytes = max_bytes.min(RESPONSE_BYTES_MAX).min(broker.limits().answer_bytes_max());
         Self {
+            broker,
             topics: &request.topics,
             // More than may be in the answer would never be there.
             min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
@@ -104,14 +107,11 @@ impl<'a> Fetch<'a> {
     }
 
     /// Every partition, and a future per partition that ends when its high watermark rises.
-    fn targets(
-        &self,
-        broker: &Broker,
-    ) -> (Vec<Target>, FuturesUnordered<impl Future<Output = ()> + use<>>) {
+    fn targets(&self) -> (Vec<Target>, FuturesUnordered<impl Future<Output = ()> + use<>>) {
         let mut targets = Vec::new();
         let rises = FuturesUnordered::new();
         for (at, asked) in self.topics.iter().enumerate() {
-            let topic = broker.topics().find(&asked.topic);
+            let topic = self.broker.topics().find(&asked.topic);
             for partition in &asked.partitions {
                 let index = Partition::new(partition.partition);
                 let handle = topic.as_ref().zip(index).and_then(|(t, index)| t.partition(index));
@@ -164,13 +164,49 @@ impl<'a> Fetch<'a> {
             Ok(reader) => reader,
             Err(code) => return (FetchPartition::error(target.index, *code), 0),
         };
-        match read_one(reader, target.from, room, is_first).await {
+        match self.read_one(reader, target.from, room, is_first).await {
             Ok(batches) => (self.filled(target.index, reader, batches.chunks), batches.bytes),
             Err(code) if code == ErrorCode::OffsetOutOfRange => {
                 let partition = self.filled(target.index, reader, Vec::new());
                 (FetchPartition { error_code: code.code(), ..partition }, 0)
             }
             Err(code) => (FetchPartition::error(target.index, code), 0),
+        }
+    }
+
+    /// Whole batches of one partition. `is_first`: nothing was found before, so the first batch
+    /// comes however large it is.
+    async fn read_one(
+        &self,
+        reader: &LogReader,
+        from: i64,
+        room: usize,
+        is_first: bool,
+    ) -> Result<Batches, ErrorCode> {
+        let from = Offset::new(from).ok_or(ErrorCode::OffsetOutOfRange)?;
+        if room == 0 && !is_first {
+            return Ok(Batches::default());
+        }
+        let found = match reader.read_tail(from, room) {
+            Some(batches) => Ok(batches),
+            None => {
+                let _turn = self.broker.limits().disk_reads.acquire().await;
+                let reader = reader.clone();
+                let read = tokio::task::spawn_blocking(move || reader.read(from, room)).await;
+                read.unwrap_or_else(|panic| Err(ReadError::Io(std::io::Error::other(panic))))
+            }
+        };
+        match found {
+            Ok(batches) if batches.bytes > room && !is_first => Ok(Batches::default()),
+            Ok(batches) => Ok(batches),
+            Err(error) => {
+                if !matches!(error, ReadError::OutOfRange { .. })
+                    && let Some(unsaid) = self.broker.limits().warnings.admit()
+                {
+                    tracing::warn!(%error, offset = %from, unsaid, "a fetch could not read");
+                }
+                Err(ErrorCode::from(&error))
+            }
         }
     }
 
@@ -206,38 +242,6 @@ pub(super) fn check_epoch(handle: &PartitionHandle, known: i32) -> Result<(), Er
         known if known < current => Err(ErrorCode::FencedLeaderEpoch),
         known if known > current => Err(ErrorCode::UnknownLeaderEpoch),
         _ => Ok(()),
-    }
-}
-
-/// Whole batches of one partition. `is_first`: nothing was found before, so the first batch comes
-/// however large it is.
-async fn read_one(
-    reader: &LogReader,
-    from: i64,
-    room: usize,
-    is_first: bool,
-) -> Result<Batches, ErrorCode> {
-    let from = Offset::new(from).ok_or(ErrorCode::OffsetOutOfRange)?;
-    if room == 0 && !is_first {
-        return Ok(Batches::default());
-    }
-    let found = match reader.read_tail(from, room) {
-        Some(batches) => Ok(batches),
-        None => {
-            let reader = reader.clone();
-            let read = tokio::task::spawn_blocking(move || reader.read(from, room)).await;
-            read.unwrap_or_else(|panic| Err(ReadError::Io(std::io::Error::other(panic))))
-        }
-    };
-    match found {
-        Ok(batches) if batches.bytes > room && !is_first => Ok(Batches::default()),
-        Ok(batches) => Ok(batches),
-        Err(error) => {
-            if !matches!(error, ReadError::OutOfRange { .. }) {
-                tracing::warn!(%error, offset = %from, "a fetch could not read");
-            }
-            Err(ErrorCode::from(&error))
-        }
     }
 }
 

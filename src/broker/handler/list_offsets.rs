@@ -34,7 +34,7 @@ pub(in crate::broker) async fn handle(
             let is_named_once = named.insert((asked.name.clone(), partition.partition_index));
             partitions.push(match handle {
                 _ if !is_named_once => refused(partition, ErrorCode::InvalidRequest),
-                Some(handle) => one(handle, version, partition).await,
+                Some(handle) => one(broker, handle, version, partition).await,
                 None => refused(partition, ErrorCode::UnknownTopicOrPartition),
             });
         }
@@ -46,6 +46,7 @@ pub(in crate::broker) async fn handle(
 }
 
 async fn one(
+    broker: &Broker,
     handle: &PartitionHandle,
     version: i16,
     asked: &ListOffsetsPartition,
@@ -57,8 +58,12 @@ async fn one(
     let found = match asked.timestamp {
         LATEST => Ok(Some((reader.high_watermark(), -1))),
         EARLIEST => Ok(Some((reader.log_start(), -1))),
-        MAX_TIMESTAMP if version >= MAX_TIMESTAMP_VERSION => by_time(reader, By::Largest).await,
-        timestamp_ms if timestamp_ms >= 0 => by_time(reader, By::AtOrAfter(timestamp_ms)).await,
+        MAX_TIMESTAMP if version >= MAX_TIMESTAMP_VERSION => {
+            by_time(broker, reader, By::Largest).await
+        }
+        timestamp_ms if timestamp_ms >= 0 => {
+            by_time(broker, reader, By::AtOrAfter(timestamp_ms)).await
+        }
         _ => Err(ErrorCode::UnsupportedVersion),
     };
     match found {
@@ -85,7 +90,8 @@ enum By {
 
 type Found = Option<(crate::position::Offset, i64)>;
 
-async fn by_time(reader: &LogReader, by: By) -> Result<Found, ErrorCode> {
+async fn by_time(broker: &Broker, reader: &LogReader, by: By) -> Result<Found, ErrorCode> {
+    let _turn = broker.limits().disk_reads.acquire().await;
     let reader = reader.clone();
     let looked_up = tokio::task::spawn_blocking(move || match by {
         By::AtOrAfter(timestamp_ms) => reader.offset_for_time(timestamp_ms),
@@ -94,7 +100,9 @@ async fn by_time(reader: &LogReader, by: By) -> Result<Found, ErrorCode> {
     match looked_up.await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "an offset could not be looked up by time");
+            if let Some(unsaid) = broker.limits().warnings.admit() {
+                tracing::warn!(%error, unsaid, "an offset could not be looked up by time");
+            }
             Err(ErrorCode::from(&error))
         }
         Err(error) => {

@@ -5,12 +5,13 @@ mod damage;
 mod excess;
 mod fetching;
 mod owner;
+mod port;
 mod restarts;
 mod topics;
 mod wire_abuse;
 mod writing;
 
-use super::{Broker, Durability, Options};
+use super::{Broker, Durability, Options, limits::PortOptions};
 use crate::{clock::Clock, metrics::Metrics, position::TopicName, shutdown};
 use client::Client;
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -33,7 +34,9 @@ fn options(data_dir: &Path) -> Options {
         partitions_default: 1,
         message_bytes_max: 1_048_588,
         connections_max: 100,
+        port: PortOptions::default(),
         reserved_topics: vec![TopicName::new("task-events").unwrap()],
+        closed_topics: vec![TopicName::new("closed").unwrap()],
         reserved_group: "taskwire".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use super::client::{batch, batch_of, topic};
 use crate::{
     broker::{
         Acks, Durability, ProduceError,
-        partition::{self, PartitionHandle, Setup},
+        partition::{self, Common, PartitionHandle, Setup},
         space::Space,
     },
     clock::Clock,
@@ -23,17 +23,14 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Condvar, Mutex},
+    time::Duration,
 };
-use tokio_util::sync::CancellationToken;
 
 fn open(dir: Arc<dyn Dir>) -> (PartitionHandle, Arc<Metrics>) {
-    open_watched(dir, CancellationToken::new())
+    open_among(dir, Common::default())
 }
 
-fn open_watched(
-    dir: Arc<dyn Dir>,
-    owner_died: CancellationToken,
-) -> (PartitionHandle, Arc<Metrics>) {
+fn open_among(dir: Arc<dyn Dir>, common: Common) -> (PartitionHandle, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let opened = partition::open(Setup {
         place: TopicPartition { topic: topic("a"), partition: Partition::ZERO },
@@ -45,7 +42,7 @@ fn open_watched(
         space: Space::new(Arc::new(RealDisk), Path::new("."), 0),
         clock: Clock::manual(1),
         metrics: Arc::clone(&metrics),
-        owner_died,
+        common,
     });
     let (handle, worker) = opened.unwrap_or_else(|error| panic!("{error}")).split();
     tokio::spawn(worker);
@@ -83,15 +80,45 @@ async fn acks_all_waits_for_the_sync_and_acks_one_does_not() {
 async fn an_owner_that_panics_refuses_writes_and_is_noticed() {
     let gate = Gate::default();
     let dir = GatedDir { inner: Arc::new(MemoryDir::new()), gate: gate.clone() };
-    let owner_died = CancellationToken::new();
-    let (handle, metrics) = open_watched(Arc::new(dir), owner_died.clone());
+    let common = Common::default();
+    let (handle, metrics) = open_among(Arc::new(dir), common.clone());
     append(&handle, batch(&["x"])).await.unwrap();
     gate.break_down();
     let refused = append(&handle, batch(&["y"])).await;
     assert!(matches!(refused, Err(ProduceError::Storage)), "{refused:?}");
-    owner_died.cancelled().await;
+    common.owner_died.cancelled().await;
     assert_eq!(metrics.log_failed_partitions.get(), 1);
     assert_eq!(handle.reader().high_watermark().get(), 1);
+}
+
+#[tokio::test]
+async fn batches_that_wait_are_bounded_in_all_partitions_together() {
+    let common = Common::default();
+    let gate = Gate::default();
+    let slow = |_| {
+        let dir = GatedDir { inner: Arc::new(MemoryDir::new()), gate: gate.clone() };
+        open_among(Arc::new(dir), common.clone()).0
+    };
+    let partitions: Vec<PartitionHandle> = (0..3).map(slow).collect();
+    for partition in &partitions {
+        append(partition, batch(&["x"])).await.unwrap();
+    }
+    gate.set_open(false);
+    let large = batch(&[&"x".repeat(1 << 20)]);
+    let mut waiting = Vec::new();
+    'all: for partition in partitions.iter().cycle() {
+        let batch = ProducedBatch::check(&large).unwrap();
+        let enqueued = partition.enqueue(batch, Acks::All);
+        match tokio::time::timeout(Duration::from_millis(200), enqueued).await {
+            Ok(enqueued) => waiting.push(enqueued.unwrap()),
+            Err(_) => break 'all,
+        }
+    }
+    assert!((50..=64).contains(&waiting.len()), "{} MiB wait", waiting.len());
+    gate.set_open(true);
+    for enqueued in waiting {
+        enqueued.answer().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //!
 //! Invariant: only [`local`] marks a request as local; nothing in a request can.
 
+pub(super) mod backup;
+mod letters;
 mod local;
 
 use super::{
@@ -18,14 +20,22 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, State as AxumState},
     http::{Response, StatusCode, request::Parts},
-    routing::get,
+    routing::{get, post},
 };
 use serde_json::json;
 use std::sync::Arc;
 
 /// The routes below `/api/admin/`.
 pub(super) fn routes() -> Router<Arc<State>> {
-    let router = Router::new().route("/api/admin/status", get(status));
+    let router = Router::new()
+        .route("/api/admin/status", get(status))
+        .route("/api/admin/backup", post(backup::make))
+        .route("/api/admin/waiting", get(letters::waiting))
+        .route("/api/admin/dead-letters", get(letters::list))
+        .route("/api/admin/dead-letters/redrive", post(letters::redrive_all))
+        .route("/api/admin/dead-letters/{id}", get(letters::show))
+        .route("/api/admin/dead-letters/{id}/redrive", post(letters::redrive))
+        .route("/api/admin/dead-letters/{id}/dismiss", post(letters::dismiss));
     #[cfg(test)]
     let router =
         router.route("/api/admin/local", get(async |_: LocalAdmin| StatusCode::NO_CONTENT));
@@ -59,7 +69,6 @@ impl FromRequestParts<Arc<State>> for Admin {
 
 /// Whoever came by the daemon's own socket, and nobody else: for what touches files of the machine.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the first route that needs it is backup")]
 pub(super) struct LocalAdmin;
 
 impl FromRequestParts<Arc<State>> for LocalAdmin {
@@ -88,6 +97,7 @@ async fn status(AxumState(state): AxumState<Arc<State>>, _: Admin) -> Response<B
         "lag_records": progress.lag_records,
         "tasks": store.tasks,
         "events_waiting": store.waiting,
+        "dead_letters_open": store.letters_open,
         "position": state.parts.store.head().to_string(),
         "health": (state.parts.health)(),
     });

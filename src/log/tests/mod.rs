@@ -1,5 +1,6 @@
 //! The log through its door, on disks in memory.
 
+mod copy;
 mod crash;
 mod damage;
 mod everyday;

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     store::{
-        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_ROWS_MAX, StoreError, StoredChange,
-        TaskFilter, TaskPage, WaitingEvent,
+        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_BYTES_MAX, PAGE_ROWS_MAX, StoreError,
+        StoredChange, TaskFilter, TaskPage, WaitingEvent,
     },
     task::{Task, TaskId, UserId, event::EventId, transition::TaskState},
 };
@@ -169,7 +169,8 @@ pub(super) fn tasks(
     let table = snapshot.open_table(TASKS)?;
     for entry in table.range((user, first)..=(user, u64::MAX))? {
         let (key, row) = entry?;
-        if page.rows.len() == limit || seen == SCAN_ROWS_MAX {
+        let is_full = page.rows.len() == limit || page.bytes.len() >= PAGE_BYTES_MAX;
+        if is_full || seen == SCAN_ROWS_MAX {
             return Ok(page.into_page(Some(last)));
         }
         (last, seen) = (key.value().1, seen + 1);

@@ -6,7 +6,7 @@
 use redb::TableDefinition;
 
 /// The format that this code writes.
-pub(super) const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 2;
 
 /// Format, epoch, clean mark, counters: one small page.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");

@@ -100,6 +100,14 @@ pub fn verify(path: &Path) -> Result<Report, StoreError> {
     Ok(report)
 }
 
+/// Whether a file that is not open has the current format.
+pub(super) fn check_format(path: &Path) -> Result<(), StoreError> {
+    super::guarded(|| {
+        let database = redb_file::open_view(path)?;
+        write::refuse_other_formats(&database.begin_read()?)
+    })
+}
+
 fn tables(database: &Database, report: &mut Report) -> Result<(), StoreError> {
     let snapshot = database.begin_read()?;
     write::refuse_other_formats(&snapshot)?;

@@ -1,7 +1,10 @@
 //! A daemon to test, and clients of its three doors.
 
+#[allow(dead_code, reason = "some of it is for the unit tests of `auth`")]
+pub(crate) mod forge;
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod plain;
 pub(crate) mod raw;
 pub(crate) mod socket;
 
@@ -19,16 +22,26 @@ use tempfile::TempDir;
 /// How long any single fact may take to become true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-const SECRET: &str = "integration-secret-integration-secret";
+pub(crate) const SECRET: &str = "integration-secret-integration-secret";
 
 /// A running daemon in a directory of its own; killed when dropped.
 pub(crate) struct TestDaemon {
     dir: TempDir,
-    flags: Vec<String>,
-    wrapper: Vec<String>,
+    how: How,
     child: Child,
     pub(crate) http: SocketAddr,
     pub(crate) kafka: SocketAddr,
+}
+
+/// How it is started, each time.
+struct How {
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+    wrapper: Vec<String>,
+}
+
+fn owned(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&item| item.to_owned()).collect()
 }
 
 impl TestDaemon {
@@ -37,7 +50,17 @@ impl TestDaemon {
     }
 
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        Self::start_under(TempDir::new().expect("a temporary directory"), &[], flags).await
+        Self::start_in(flags, &[]).await
+    }
+
+    /// With variables of its environment; an empty one is taken away.
+    pub(crate) async fn start_in(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables = variables.iter().map(pair).collect();
+        let how = How { flags: owned(flags), variables, wrapper: Vec::new() };
+        let mut daemon = Self::spawned(TempDir::new().expect("a temporary directory"), how);
+        daemon.wait_until_ready().await;
+        daemon
     }
 
     /// The same under another program, whose child or parent it is: its pid must be the daemon's.
@@ -49,11 +72,14 @@ impl TestDaemon {
 
     /// The same on a directory that may hold `data`, and without waiting.
     pub(crate) fn launch_in(dir: TempDir, wrapper: &[&str], flags: &[&str]) -> Self {
-        let owned = |list: &[&str]| list.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
-        let (flags, wrapper) = (owned(flags), owned(wrapper));
+        let how = How { flags: owned(flags), variables: Vec::new(), wrapper: owned(wrapper) };
+        Self::spawned(dir, how)
+    }
+
+    fn spawned(dir: TempDir, how: How) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let child = spawn(dir.path(), &wrapper, &flags, (any, any));
-        Self { dir, flags, wrapper, child, http: any, kafka: any }
+        let child = spawn(dir.path(), &how, (any, any));
+        Self { dir, how, child, http: any, kafka: any }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -103,7 +129,7 @@ impl TestDaemon {
     /// Starts it again and does not wait.
     pub(crate) fn launch(&mut self) {
         let addresses = (self.http, self.kafka);
-        self.child = spawn(self.dir.path(), &self.wrapper, &self.flags, addresses);
+        self.child = spawn(self.dir.path(), &self.how, addresses);
     }
 
     pub(crate) async fn kill_and_restart(&mut self) {
@@ -171,19 +197,22 @@ pub(crate) fn taskwire() -> Command {
     command
 }
 
-fn spawn(
-    dir: &Path,
-    wrapper: &[String],
-    flags: &[String],
-    (http, kafka): (SocketAddr, SocketAddr),
-) -> Child {
+fn spawn(dir: &Path, how: &How, (http, kafka): (SocketAddr, SocketAddr)) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
-    under(wrapper, taskwire())
+    let mut command = taskwire();
+    for (name, value) in &how.variables {
+        if value.is_empty() {
+            command.env_remove(name);
+        } else {
+            command.env(name, value);
+        }
+    }
+    under(&how.wrapper, command)
         .arg("serve")
         .arg("--data-dir")
         .arg(dir.join("data"))
         .args(["--http-listen", &http.to_string(), "--kafka-listen", &kafka.to_string()])
-        .args(flags)
+        .args(&how.flags)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
