@@ -38,7 +38,11 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::R
     let names = dir.list()?;
     let mut bases: Vec<i64> = names.iter().filter_map(|name| parse_name(name, LOG)).collect();
     bases.sort_unstable();
+    let stored_start = load_log_start(dir)?;
+    // What is below a log start was given, also where a power cut has taken it: else records that
+    // get its offsets would be gone with the next start.
     let floor = last_stop.durable_floor.get().max(orphans_end(dir, &names, &bases)?);
+    let floor = floor.max(stored_start.unwrap_or_default());
     let last_stop =
         &LastStop { durable_floor: Offset::new(floor).unwrap_or_default(), ..*last_stop };
     remove_leftovers(dir, &names, &bases);
@@ -74,7 +78,7 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::R
     };
     epochs.truncate(active.end);
     let first = sealed.front().map_or(active.base, |first| first.base);
-    let log_start = load_log_start(dir)?.unwrap_or(first).min(active.end);
+    let log_start = stored_start.unwrap_or(first).min(active.end);
     let accepted = Accepted::load(dir)?;
     (recovery.accepted_holes, recovery.holes) = holes(log_start, &sealed, active.base)
         .into_iter()
@@ -369,7 +373,8 @@ pub(super) fn load_log_start(dir: &dyn Dir) -> io::Result<Option<i64>> {
     match dir.open(LOG_START) {
         Ok(file) => {
             let payload = checked::read(&*file, Kind::LogStart)?;
-            Ok(payload.and_then(|payload| payload.try_into().ok()).map(i64::from_be_bytes))
+            let start = payload.and_then(|payload| payload.try_into().ok()).map(i64::from_be_bytes);
+            Ok(start.filter(|start| 0 <= *start))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(0)),
         Err(error) => Err(error),

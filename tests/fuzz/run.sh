@@ -25,7 +25,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares"
-CARGO_TARGET_DIR=$PWD/target cargo build --quiet --locked --release --target "$host"
+cp ../../Cargo.lock Cargo.lock # what is fuzzed is what the daemon is built from
+CARGO_TARGET_DIR=$PWD/target cargo build --quiet --release --target "$host"
 fuzzer=$PWD/target/$host/release/taskwire-fuzz
 
 if [ -n "$merge" ]; then

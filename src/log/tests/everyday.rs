@@ -264,6 +264,23 @@ fn a_raised_log_start_stays_raised() {
 }
 
 #[test]
+fn a_log_start_beyond_what_a_power_cut_left_takes_no_new_record_along() {
+    let dir = MemoryDir::new();
+    let (mut log, _) = open_with(&dir, Options::default(), crashed(0));
+    for _ in 0..4 {
+        put(&mut log, &Shape::default());
+    }
+    assert_eq!(log.delete_before(at(4)).unwrap(), at(4));
+    drop(log);
+    dir.put("00000000000000000000.log", Vec::new()); // written, and never synced
+    let (mut log, _) = open_with(&dir, Options::default(), crashed(0));
+    assert_eq!(put(&mut log, &Shape::default()), 4, "no offset is given twice");
+    drop(log);
+    let (log, _) = open_with(&dir, Options::default(), crashed(0));
+    assert_eq!(headers(&log.reader().read(at(4), 1).unwrap()).len(), 1);
+}
+
+#[test]
 fn a_time_finds_the_first_record_at_or_after_it() {
     for segment_bytes in [300, 1 << 20] {
         let dir = MemoryDir::new();
