@@ -86,8 +86,8 @@ pub fn plan(loaded: Loaded, inputs: &[Input], context: &Context<'_>) -> Plan {
     planner.finish()
 }
 
-/// Decides that the wait of events that have waited since before `before_ms` is over: `loaded` holds
-/// all events that wait for their tasks. `None` if that is decided already.
+/// Decides that the wait of events that have waited since before `before_ms` is over: `loaded`
+/// holds all events that wait for their tasks. `None` if that is decided already.
 pub(super) fn plan_expiry(loaded: Loaded, before_ms: i64) -> Option<Plan> {
     let mut plan = Plan { is_immediate: true, ..Plan::default() };
     let mut is_new = false;

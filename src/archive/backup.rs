@@ -93,7 +93,7 @@ pub async fn of_running(
     store.snapshot_to(&part.0.join(TASKS_FILE)).await?;
     let copied = tokio::task::spawn_blocking(move || {
         let logs = broker.copy_to(&part.0)?;
-        complete(part, &dir, logs, now_ms)
+        complete(&part, &dir, &logs, now_ms)
     });
     copied.await.unwrap_or(Err(BackupError::Ended))
 }
@@ -125,7 +125,7 @@ pub fn of_stopped(data_dir: &Path, dir: &Path, now_ms: i64) -> Result<Manifest, 
         let log = copy().map_err(|source| BrokerError::Log { place: place.clone(), source })?;
         logs.push(log);
     }
-    complete(part, dir, logs, now_ms)
+    complete(&part, dir, &logs, now_ms)
 }
 
 /// A backup that is not finished; its files go with it.
@@ -148,9 +148,9 @@ fn begin(dir: &Path) -> Result<PathBuf, BackupError> {
 
 /// Checks what was copied, writes the manifest, syncs all, and gives the backup its name.
 fn complete(
-    part: Partial,
+    part: &Partial,
     dir: &Path,
-    logs: Vec<CopiedLog>,
+    logs: &[CopiedLog],
     now_ms: i64,
 ) -> Result<Manifest, BackupError> {
     tell_log_format(&part.0)?;
@@ -177,7 +177,7 @@ fn complete(
             changes: report.changes,
             processed: verify::processed_of(&report),
         },
-        partitions: logs.into_iter().map(copied_partition).collect(),
+        partitions: logs.iter().map(copied_partition).collect(),
         files: Vec::new(),
     };
     let manifest = manifest.seal(&part.0)?;
@@ -186,7 +186,7 @@ fn complete(
     Ok(manifest)
 }
 
-fn copied_partition(log: CopiedLog) -> CopiedPartition {
+fn copied_partition(log: &CopiedLog) -> CopiedPartition {
     CopiedPartition {
         topic: log.place.topic.to_string(),
         partition: log.place.partition.get(),

@@ -77,8 +77,8 @@ impl Parts {
         self.metrics.log_holes.set(i64::try_from(holes).unwrap_or(i64::MAX));
     }
 
-    /// Notes durable ends that have moved: a bad tail below one is damage, not a torn write. By topic
-    /// id, since a new topic of an old name begins anew.
+    /// Notes durable ends that have moved: a bad tail below one is damage, not a torn write. By
+    /// topic id, since a new topic of an old name begins anew.
     async fn record_ends(&self, recorded: &mut HashMap<(Uuid, TopicPartition), Offset>) {
         let snapshot = self.topics.snapshot();
         let mut ends = HashMap::new();

@@ -120,8 +120,8 @@ pub enum StartError {
     /// A partition's log is gone whole.
     #[error(
         "the log of {place} is missing: {} holds no segment. If its disk is not mounted, mount it; \
-         else put it back from a backup, or run `taskwire repair {place} --give-up`, and it goes on \
-         without its records",
+         else put it back from a backup, or run `taskwire repair {place} --give-up`, and it goes \
+         on without its records",
         path.display()
     )]
     LogMissing {

@@ -300,10 +300,12 @@ async fn apply_log(
     Ok(stats)
 }
 
-/// Moves a file aside; returns its new name, if it was there.
+/// Gives a file a second name, under which it stays when another takes its first; returns that, if
+/// the file is there. Never is there a moment without a file of the first name: a start would take
+/// that for a new directory.
 fn keep(path: &Path, clock: &Clock) -> Result<Option<PathBuf>, RebuildError> {
     let kept = beside(path, &format!(".damaged-{}", clock.now_ms()));
-    match fs::rename(path, &kept) {
+    match fs::hard_link(path, &kept) {
         Ok(()) => Ok(Some(kept)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(RebuildError::Io { path: kept, source }),

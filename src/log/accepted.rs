@@ -11,7 +11,8 @@ use std::io;
 
 pub(super) const NAME: &str = "accepted";
 const ENTRY_BYTES: usize = 16;
-/// Ranges that are kept; more are refused, and a log with so many holes is beyond this kind of help.
+/// Ranges that are kept; more are refused, and a log with so many holes is beyond this kind of
+/// help.
 const ENTRIES_MAX: usize = 10_000;
 
 /// Ranges of offsets.

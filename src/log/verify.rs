@@ -89,8 +89,8 @@ pub struct Damage {
 pub enum Finding {
     /// Records are lost.
     Damage(Damage),
-    /// Bytes at the log's end that are no batch: what a crash leaves of an unfinished write. The next
-    /// start cuts them, or makes them damage where they lie below a floor.
+    /// Bytes at the log's end that are no batch: what a crash leaves of an unfinished write. The
+    /// next start cuts them, or makes them damage where they lie below a floor.
     TornTail {
         /// The segment's file.
         file: String,

@@ -229,8 +229,8 @@ impl Log {
         Offset::new(self.shared.lock().active.end).unwrap_or_default()
     }
 
-    /// The epoch that is stamped on batches: that of [`LastStop`], or a higher one where the log had
-    /// one already, or was damaged at its end.
+    /// The epoch that is stamped on batches: that of [`LastStop`], or a higher one where the log
+    /// had one already, or was damaged at its end.
     pub fn leader_epoch(&self) -> i32 {
         self.leader_epoch
     }

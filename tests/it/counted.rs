@@ -74,6 +74,7 @@ enum Input {
     Raw(Bytes),
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "a list of them reads better")]
 fn event(event_type: &str, event_id: &str, data: Value) -> Input {
     Input::Event(with_event_id(json!({"type": event_type, "data": data}), event_id))
 }

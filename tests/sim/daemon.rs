@@ -103,7 +103,6 @@ impl Daemon {
             changes_keep: KEPT,
             cache_bytes: 1 << 20,
             is_log_synced: durability == Durability::Commit,
-            ..config.store_options()
         };
         let path = Path::new(DATA).join("tasks.redb");
         let opened =

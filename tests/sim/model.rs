@@ -144,7 +144,7 @@ impl Model {
                 now.title = event.data["title"]
                     .as_str()
                     .expect("as the daemon and the workload write it")
-                    .to_owned()
+                    .to_owned();
             }
             "task_deleted" => {
                 self.states.insert(task, State::Deleted(creation));
@@ -185,9 +185,10 @@ impl Model {
             .expect("as the daemon and the workload write it")
             .to_owned();
         let new = Task { user: user.clone(), title, completed: false, version: 1 };
-        self.states.insert(task.clone(), State::Present(new, event.data.clone()));
+        let waiting = self.waiting.remove(&task).unwrap_or_default();
+        self.states.insert(task, State::Present(new, event.data.clone()));
         let fate = self.change(event, user, Some(1));
-        for waited in self.waiting.remove(&task).unwrap_or_default() {
+        for waited in waiting {
             let (offset, id) = (waited.offset, waited.id.clone());
             let fate = self.decide(waited, expired);
             if let (Some(id), Fate::Letter(_) | Fate::Refused) = (id, &fate) {

@@ -53,6 +53,7 @@ pub(crate) struct Player<'a> {
 pub(crate) type Body = Option<Bytes>;
 
 /// An event in the plain form.
+#[allow(clippy::needless_pass_by_value, reason = "a list of them reads better")]
 pub(crate) fn event(kind: &str, id: Option<&str>, data: Value) -> Body {
     let mut event = json!({ "type": kind, "data": data, "pad": "x".repeat(PADDING_BYTES) });
     if let Some(id) = id {
@@ -371,6 +372,7 @@ async fn poison(player: &Player<'_>) -> Result<(), String> {
     player.next().await
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "a list of them reads better")]
 fn expecting(version: u64, id: &str, data: Value) -> Body {
     let event = json!({
         "type": "task_updated", "event_id": id, "expected_version": version, "data": data,

@@ -51,7 +51,7 @@ impl OwnDaemon {
 }
 
 async fn start(config: &Config) -> Result<Daemon, String> {
-    Daemon::start(config.clone(), Clock::system()).await.map_err(|error| chain(&error))
+    Box::pin(Daemon::start(config.clone(), Clock::system())).await.map_err(|error| chain(&error))
 }
 
 fn bench_of(daemon: &Daemon, config: &Config) -> Result<Bench, Failure> {

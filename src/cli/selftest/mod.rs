@@ -74,7 +74,7 @@ async fn with_own_daemon(report: &mut Report) -> Result<(), Failure> {
     let own = OwnDaemon::start().await.map_err(Failure::Failed)?;
     let bench = own.bench()?;
     flows(&bench, report).await?;
-    report.step("a restart keeps every task, and the stop is clean", own.restart()).await
+    report.step("a restart keeps every task, and the stop is clean", Box::pin(own.restart())).await
 }
 
 async fn flows(bench: &Bench, report: &mut Report) -> Result<(), Failure> {

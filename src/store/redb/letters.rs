@@ -76,13 +76,13 @@ pub(super) fn copy(snapshot: &ReadTransaction, target: &Database) -> Result<(), 
 #[cfg(test)]
 pub(super) fn dump(snapshot: &ReadTransaction) -> Vec<String> {
     let table = snapshot.open_table(LETTERS).expect("there");
-    let line = |row: Result<(redb::AccessGuard<'_, _>, redb::AccessGuard<'_, _>), _>| {
-        let (key, row): (redb::AccessGuard<'_, (&str, i32, i64)>, redb::AccessGuard<'_, &[u8]>) =
-            row.expect("readable");
+    let mut lines = Vec::new();
+    for row in table.iter().expect("readable") {
+        let (key, row) = row.expect("readable");
         let letter = sum::open(TABLE, key.value(), row.value(), decode).expect("sound");
-        format!("letter {:?} {:?} {:?}", key.value(), letter.source, letter.reason)
-    };
-    table.iter().expect("readable").map(line).collect()
+        lines.push(format!("letter {:?} {:?} {:?}", key.value(), letter.source, letter.reason));
+    }
+    lines
 }
 
 /// Reads every letter; each damaged one goes to `note`.

@@ -42,7 +42,10 @@ pub(super) fn to_current(path: &Path, format: u32) -> Result<(), StoreError> {
         make_durable(&new)
     })?;
     let kept = with_suffix(path, &format!(".format-{format}"));
-    fs::rename(path, &kept).and_then(|()| fs::rename(&beside, path)).map_err(disk)?;
+    // A link, so that there is a file of this name at every moment: a start would take a directory
+    // without one for a new one.
+    remove(&kept)?;
+    fs::hard_link(path, &kept).and_then(|()| fs::rename(&beside, path)).map_err(disk)?;
     sync_parent(path)?;
     info!(path = %path.display(), kept = %kept.display(), from = format, to = FORMAT, "migrated");
     Ok(())

@@ -58,7 +58,7 @@ pub(crate) async fn ask(
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     stream.write_all(&text).await.expect("sent");
     let mut answer = Vec::new();
-    let mut chunk = [0; 16 * 1_024];
+    let mut chunk = vec![0; 16 * 1_024];
     let reading = async {
         loop {
             let read = stream.read(&mut chunk).await.unwrap_or(0);
