@@ -3,6 +3,7 @@
 mod idempotence;
 mod kafka;
 mod limits;
+mod port_abuse;
 mod rest;
 mod restart;
 mod socket;

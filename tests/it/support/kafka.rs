@@ -302,3 +302,12 @@ pub(crate) fn header(record: &Record, name: &'static str) -> String {
     let value = record.headers.get(&StrBytes::from_static_str(name)).cloned().flatten();
     String::from_utf8(value.unwrap_or_default().to_vec()).expect("text")
 }
+
+/// One batch, zstd, of records that are all null and have no key: seven bytes each, unfolded.
+pub(crate) fn tiny_records(count: usize) -> Bytes {
+    use taskwire::wire::{
+        batch::Codec,
+        record::{NewRecord, encode_compressed},
+    };
+    encode_compressed(&vec![NewRecord::default(); count], Codec::Zstd).stamp(0, -1).1
+}
