@@ -196,6 +196,52 @@ async fn without_file_descriptors_nobody_is_accepted_and_nothing_spins() {
 }
 
 #[tokio::test]
+async fn a_byte_behind_a_large_request_does_not_keep_its_memory() {
+    let daemon = TestDaemon::start().await;
+    let mut good = daemon.kafka_client().await;
+    good.make_topic("good").await;
+    let large = [Bytes::from(vec![b'x'; 900_000])];
+    for _ in 0..8 {
+        good.produce("good", &large).await;
+    }
+    let before = resident_kb(daemon.pid());
+    let mut open = Vec::new();
+    for _ in 0..60 {
+        let mut client = daemon.kafka_client().await;
+        client.produce_and_begin_another("good", &large).await;
+        open.push(client);
+    }
+    let grown = resident_kb(daemon.pid()).saturating_sub(before);
+
+    assert!(grown < 30_000, "{grown} KB for 60 bytes");
+}
+
+#[tokio::test]
+async fn greedy_fetches_whose_answers_nobody_reads_take_bounded_memory() {
+    let daemon = TestDaemon::start().await;
+    let mut good = daemon.kafka_client().await;
+    good.make_topic("good").await;
+    for _ in 0..12 {
+        good.produce("good", &[Bytes::from(vec![b'x'; 1_000_000])]).await;
+    }
+    let before = resident_kb(daemon.pid());
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        let mut client = daemon.kafka_client().await;
+        client.begin_greedy_fetch("good").await;
+        waiting.push(client);
+    }
+    let mut most = 0;
+    for _ in 0..20 {
+        good.produce("good", &[Bytes::from("x")]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        most = most.max(resident_kb(daemon.pid()).saturating_sub(before));
+    }
+
+    assert!(most < 330_000, "{most} KB for 200 fetches of 12 MB");
+}
+
+#[tokio::test]
 async fn a_batch_of_a_million_tiny_records_does_not_fill_the_memory() {
     let daemon = TestDaemon::start().await;
     let mut client = daemon.kafka_client().await;
