@@ -205,9 +205,9 @@ async fn a_fetch_that_waits_for_very_much_is_answered_when_there_is_a_lot() {
     let served = serve(dir.path()).await;
     let (mut producer, mut client) = (served.client().await, served.client().await);
     producer.create("a", 1).await;
-    let asked = client
-        .send(12, &fetch("a", 0, 60_000).with_min_bytes(i32::MAX).with_max_bytes(i32::MAX))
-        .await;
+    let mut request = fetch("a", 0, 60_000).with_min_bytes(i32::MAX).with_max_bytes(i32::MAX);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    let asked = client.send(12, &request).await;
     let large = "x".repeat(700_000);
     producer.produce("a", batch(&[&large])).await;
     producer.produce("a", batch(&[&large])).await;
