@@ -79,7 +79,7 @@ fn plan_a_batch(bencher: Bencher<'_, '_>) {
     let inputs: Vec<_> = (0..PLANNED_EVENTS)
         .map(|number| Input::Record(Decoded::new(topic(), Partition::ZERO, record(number))))
         .collect();
-    let context = Context { first_sequence: 1, now_ms: 0, reason_of: &|_| None };
+    let context = Context { first_sequence: 1, now_ms: 0, is_published: &|_| false };
     bencher.counter(ItemsCount::new(inputs.len())).bench(|| {
         let planned = plan(Loaded::default(), &inputs, &context);
         assert_eq!(planned.writes.changes.len(), PLANNED_EVENTS);
@@ -135,6 +135,7 @@ async fn prepare(directory: &Path) -> (Arc<dyn EventLog>, Arc<dyn Store>) {
         connections_max: 1,
         port: broker::limits::PortOptions::default(),
         reserved_topics: vec![topic()],
+        closed_topics: Vec::new(),
         reserved_group: "taskwire".to_owned(),
     };
     let clock = Clock::system();
@@ -144,6 +145,7 @@ async fn prepare(directory: &Path) -> (Arc<dyn EventLog>, Arc<dyn Store>) {
     let outbound = |number| OutboundRecord {
         topic: topic(),
         partition: None,
+        timestamp_ms: None,
         key: None,
         value: Some(Bytes::from(value(number))),
         headers: Vec::new(),

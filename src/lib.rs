@@ -7,6 +7,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`shutdown`], [`clock`], [`metrics`], [`position`] | signals, time, metrics, places in a log |
+//! | [`redb_file`] | what both redb files have in common |
 //! | [`task`] | the domain: a task, its events, the one function that changes it |
 //! | [`auth`] | a JWT becomes a principal |
 //! | [`wire`] | the Kafka protocol: bytes to values and back |
@@ -17,11 +18,14 @@
 //! | [`hub`] | who listens, and from which position |
 //! | [`apply`] | events become changes, exactly once |
 //! | [`http`] | port 8000 |
+//! | [`archive`] | backups, restores, and what is verified in a directory at rest |
 //! | [`config`], [`daemon`], [`cli`] | options, start and stop order, sub-commands |
 
 pub mod apply;
+pub mod archive;
 pub mod auth;
 pub mod broker;
+mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -32,6 +36,7 @@ pub mod hub;
 pub mod log;
 pub mod metrics;
 pub mod position;
+pub mod redb_file;
 pub mod shutdown;
 pub mod store;
 pub mod systemd;

@@ -4,7 +4,7 @@
 
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use std::fmt;
@@ -50,6 +50,12 @@ metrics! {
     log_syncs: Counter = "log_syncs";
     /// Torn tails cut at start
     log_torn_tails: Counter = "log_torn_tails";
+    /// Ranges of offsets that are damaged and that no person has accepted
+    log_holes: Gauge = "log_holes";
+    /// Bytes free on the disk of the data directory
+    disk_free_bytes: Gauge = "disk_free_bytes";
+    /// 1 while writes are refused because the disk is full
+    disk_full: Gauge = "disk_full";
     /// Partitions that take no writes after a failed write or sync
     log_failed_partitions: Gauge = "log_failed_partitions";
     /// Records read by apply
@@ -60,12 +66,16 @@ metrics! {
     apply_duplicates: Counter = "apply_duplicates";
     /// Events whose If-Match lost
     apply_refused: Counter = "apply_refused";
-    /// Records that became dead letters
-    apply_dead_letters: Counter = "apply_dead_letters";
+    /// Records that became dead letters, by their reason
+    apply_dead_letters: Family<[(&'static str, &'static str); 1], Counter> = "apply_dead_letters";
+    /// Dead letters that are neither redriven nor dismissed
+    dead_letters_open: Gauge = "dead_letters_open";
     /// Events of an unknown type and without a user, passed over
     apply_ignored: Counter = "apply_ignored";
     /// Events that wait for their task
     apply_waiting: Gauge = "apply_waiting";
+    /// Bytes of the events that wait for their task
+    apply_waiting_bytes: Gauge = "apply_waiting_bytes";
     /// Records between the processed offset and the log end
     apply_lag_records: Gauge = "apply_lag_records";
     /// Commits of the store
@@ -88,11 +98,28 @@ metrics! {
     http_requests: Counter = "http_requests";
     /// Requests answered with 5xx
     http_server_errors: Counter = "http_server_errors";
+    /// Connections on the HTTP port that were refused because there were too many
+    http_connections_refused: Counter = "http_connections_refused";
+    /// Connections on the HTTP port that were cut because they were the slowest when memory ran out
+    http_connections_cut: Counter = "http_connections_cut";
+    /// Requests that were told to come back later (429)
+    http_rate_limited: Counter = "http_rate_limited";
     /// Tokens refused
     auth_failures: Counter = "auth_failures";
+    /// Keys of the JWKS in use
+    auth_keys: Gauge = "auth_keys";
+    /// Times that the JWKS was read
+    auth_key_refreshes: Counter = "auth_key_refreshes";
+    /// Times that the JWKS could not be read, or was not good
+    auth_key_refresh_failures: Counter = "auth_key_refresh_failures";
 }
 
 impl Metrics {
+    /// Counts records that became dead letters. `reason` is one of a fixed set.
+    pub fn count_dead_letters(&self, reason: &'static str, count: u64) {
+        self.apply_dead_letters.get_or_create(&[("reason", reason)]).inc_by(count);
+    }
+
     /// OpenMetrics text.
     pub fn render(&self) -> String {
         let mut text = String::new();

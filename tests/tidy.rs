@@ -8,22 +8,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("position", &[]),
     ("systemd", &[]),
+    ("redb_file", &[]),
+    ("budget", &[]),
     ("task", &[]),
-    ("auth", &["task", "clock"]),
+    ("auth", &["task", "clock", "metrics", "shutdown"]),
     ("wire", &["position"]),
     ("log", &["wire", "position", "clock", "metrics"]),
-    ("store", &["task", "position", "clock", "metrics"]),
-    ("broker", &["log", "wire", "position", "auth", "clock", "shutdown", "metrics"]),
+    ("store", &["log", "task", "position", "clock", "metrics", "redb_file"]),
+    (
+        "broker",
+        &["budget", "log", "wire", "position", "auth", "clock", "shutdown", "metrics", "redb_file"],
+    ),
     ("feed", &["broker", "log", "wire", "task", "position", "clock", "metrics"]),
     ("hub", &["task", "auth", "position", "store", "metrics", "clock"]),
     ("apply", &["feed", "store", "hub", "task", "position", "clock", "metrics", "shutdown"]),
     (
         "http",
         &[
-            "auth", "task", "store", "feed", "apply", "hub", "position", "clock", "metrics",
-            "shutdown",
+            "auth", "budget", "task", "store", "feed", "apply", "hub", "position", "clock",
+            "metrics", "shutdown",
         ],
     ),
+    ("archive", &["broker", "log", "store", "position"]),
     (
         "config",
         &["apply", "auth", "broker", "feed", "http", "hub", "log", "store", "position", "task"],
@@ -31,11 +37,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "apply", "auth", "broker", "clock", "config", "feed", "http", "hub", "log", "metrics",
-            "position", "shutdown", "store", "systemd", "task",
+            "apply", "archive", "auth", "broker", "clock", "config", "feed", "http", "hub", "log",
+            "metrics", "position", "shutdown", "store", "systemd", "task",
         ],
     ),
-    ("cli", &["auth", "clock", "config", "daemon", "position", "shutdown", "task", "wire"]),
+    (
+        "cli",
+        &[
+            "archive", "auth", "broker", "clock", "config", "daemon", "log", "position",
+            "shutdown", "store", "task", "wire",
+        ],
+    ),
 ];
 
 const MAX_FILE_LINES: usize = 800;

@@ -9,6 +9,7 @@ use crate::{
         ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, NewChange, Placement,
         Processed, Store, StoreError, StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent,
         WriteSet,
+        letter::{LetterFilter, LetterPage, StoredLetter},
     },
     task::{TaskId, UserId, event::EventId, transition::TaskState},
 };
@@ -82,6 +83,8 @@ pub(super) struct MemoryLog {
     pub(super) publish_errors: Mutex<Vec<FeedError>>,
     pub(super) log_start: AtomicI64,
     pub(super) syncs: AtomicI64,
+    /// Log ends up to which topics were synced; the last partition counts.
+    pub(super) synced: Mutex<HashMap<TopicName, Offset>>,
     /// Processed and durable, as told last.
     pub(super) progress: Mutex<HashMap<Partition, (Offset, Offset)>>,
 }
@@ -96,6 +99,7 @@ impl MemoryLog {
             publish_errors: Mutex::default(),
             log_start: AtomicI64::new(0),
             syncs: AtomicI64::new(0),
+            synced: Mutex::default(),
             progress: Mutex::default(),
         })
     }
@@ -165,15 +169,13 @@ impl MemoryLog {
     }
 
     fn take(&self, record: OutboundRecord) -> RecordPosition {
-        let OutboundRecord { topic, key, value, headers, .. } = record;
+        let OutboundRecord { topic, timestamp_ms, key, value, headers, .. } = record;
         let count = self.partition_count(&topic);
         let partition = partition_of_key(key.as_deref().unwrap_or_default(), count);
-        let headers: Vec<_> =
-            headers.into_iter().map(|(name, value)| (name.into(), Some(value))).collect();
         let offset = self.append(&topic, partition, |offset| {
             FeedItem::Record(FeedRecord {
                 offset,
-                timestamp_ms: 0,
+                timestamp_ms: timestamp_ms.unwrap_or(0),
                 key: key.clone(),
                 value: value.clone(),
                 headers: headers.clone(),
@@ -255,11 +257,12 @@ impl EventLog for MemoryLog {
 
     fn sync<'a>(
         &'a self,
-        _topic: &'a TopicName,
-        _partition: Partition,
+        topic: &'a TopicName,
+        partition: Partition,
     ) -> BoxFuture<'a, Result<(), FeedError>> {
         Box::pin(async move {
             self.fuse.step().await;
+            self.synced.lock().unwrap().insert(topic.clone(), self.end(topic, partition));
             self.syncs.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })
@@ -285,6 +288,7 @@ pub(super) struct State {
     pub(super) waiting: Vec<WaitingEvent>,
     pub(super) processed: HashMap<TopicPartition, Processed>,
     pub(super) outbound: HashMap<TopicPartition, Offset>,
+    pub(super) letters: BTreeMap<RecordPosition, StoredLetter>,
 }
 
 pub(super) struct MemoryStore {
@@ -337,6 +341,18 @@ impl State {
         self.waiting.extend(writes.waiting_added);
         self.processed.extend(writes.processed);
         self.outbound.extend(writes.outbound);
+        for (place, letter) in writes.letters {
+            self.letters.entry(place).or_insert(letter);
+        }
+        for (place, state) in writes.letter_states {
+            if let Some(letter) = self.letters.get_mut(&place) {
+                letter.state = state;
+            }
+        }
+    }
+
+    fn waiting_bytes(&self) -> u64 {
+        self.waiting.iter().map(|event| u64::try_from(event.record.len()).unwrap()).sum()
     }
 }
 
@@ -352,6 +368,7 @@ impl Store for MemoryStore {
             let state = self.visible.lock().unwrap();
             let mut loaded = Loaded {
                 waiting_total: u64::try_from(state.waiting.len()).unwrap(),
+                waiting_bytes: state.waiting_bytes(),
                 ..Loaded::default()
             };
             for id in &keys.tasks {
@@ -403,6 +420,28 @@ impl Store for MemoryStore {
         let found = state.waiting.into_iter().filter(|event| event.since_ms < before_ms);
         let found = found.take(limit).collect();
         Box::pin(async move { Ok(found) })
+    }
+
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        let letter = self.visible.lock().unwrap().letters.get(place).cloned();
+        Box::pin(async move { Ok(letter) })
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        _limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        let mut letters: Vec<_> = self.state().letters.into_iter().collect();
+        letters.retain(|(place, letter)| {
+            place.topic == *topic && after.is_none_or(|after| after < place) && filter.takes(letter)
+        });
+        Box::pin(async move { Ok(LetterPage { letters, next: None }) })
     }
 
     fn trim(&self, _now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -10,8 +10,10 @@
 
 mod back_off;
 mod checkpoint;
-pub mod dead_letter;
+pub mod letter;
+pub mod letters;
 mod message;
+mod outbox;
 mod outcome;
 pub mod plan;
 pub mod reader;
@@ -21,9 +23,16 @@ mod worker;
 #[cfg(test)]
 mod double;
 #[cfg(test)]
+mod letter_tests;
+#[cfg(test)]
 mod tests;
 
+pub use outbox::partition_of;
 pub use outcome::PendingOutcome;
+pub use plan::{WAITING_BYTES_MAX, WAITING_MAX};
+
+/// An event waits so long for its task.
+pub const WAITING_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 
 use crate::{
     clock::Clock,
@@ -35,6 +44,7 @@ use crate::{
     store::{Store, StoreError},
     task::event::{EventId, TaskEvent},
 };
+use letters::Letters;
 use outcome::Outcomes;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -67,6 +77,7 @@ pub struct Progress {
 pub struct Applied {
     outcomes: Arc<Outcomes>,
     progress: watch::Receiver<Progress>,
+    letters: Letters,
 }
 
 impl Applied {
@@ -82,6 +93,11 @@ impl Applied {
             Some(event_id) => self.outcomes.expect(event_id.clone(), Some(event.digest)),
             None => PendingOutcome::never(),
         }
+    }
+
+    /// The dead letters.
+    pub const fn letters(&self) -> &Letters {
+        &self.letters
     }
 
     /// Progress, with each change.
@@ -140,6 +156,9 @@ pub fn start(
 fn run(parts: Parts) -> (Applied, tokio::task::JoinHandle<Result<(), ApplyError>>) {
     let outcomes = Arc::new(Outcomes::default());
     let (sender, progress) = watch::channel(Progress::default());
+    let (feed, store) = (Arc::clone(&parts.feed), Arc::clone(&parts.store));
+    let topic = parts.options.topic.clone();
     let worker = Worker::new(parts, Arc::clone(&outcomes), sender);
-    (Applied { outcomes, progress }, tokio::spawn(worker.run()))
+    let letters = Letters::new(feed, store, topic, Arc::clone(&outcomes), worker.commands());
+    (Applied { outcomes, progress, letters }, tokio::spawn(worker.run()))
 }

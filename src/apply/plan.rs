@@ -2,7 +2,7 @@
 //! messages and outcomes. Pure, but for the wall time at which an event begins to wait.
 
 use super::{
-    dead_letter::Letter,
+    letter::Letter,
     message::{Data, message},
     outcome::Settled,
     reader::{Decoded, Input},
@@ -24,6 +24,11 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 /// Most events that wait for their tasks.
 pub const WAITING_MAX: u64 = 10_000;
+/// Most bytes of their records, together.
+pub const WAITING_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// When an event began to wait whose wait is over: that it is must be durable before its letter is
+/// seen, for wall time decided it and nothing in the log tells it again.
+pub(super) const EXPIRED_SINCE_MS: i64 = i64::MIN;
 
 /// What surrounds a batch.
 pub struct Context<'a> {
@@ -31,8 +36,8 @@ pub struct Context<'a> {
     pub first_sequence: u64,
     /// Wall time, for events that begin to wait.
     pub now_ms: i64,
-    /// Tells why a record is a dead letter already, if it is one.
-    pub reason_of: &'a (dyn Fn(&RecordPosition) -> Option<Reason> + Send + Sync),
+    /// Tells whether this very letter was published before.
+    pub is_published: &'a (dyn Fn(&Letter) -> bool + Send + Sync),
 }
 
 /// What a batch does.
@@ -44,8 +49,6 @@ pub struct Plan {
     pub letters: Vec<Letter>,
     /// For the hub.
     pub published: Vec<PublishedChange>,
-    /// Records whose letters need not be known after the commit.
-    pub(super) passed: Vec<RecordPosition>,
     pub(super) settled: Vec<Settled>,
     pub(super) counts: Counts,
     /// The commit must be durable before its effect is seen.
@@ -83,14 +86,31 @@ pub fn plan(loaded: Loaded, inputs: &[Input], context: &Context<'_>) -> Plan {
     planner.finish()
 }
 
-/// Plans the end of events that have waited since before `before_ms`: `loaded` holds all events
-/// that wait for their tasks; the younger ones wait on.
-pub(super) fn plan_expiry(loaded: Loaded, before_ms: i64) -> Plan {
+/// Decides that the wait of events that have waited since before `before_ms` is over: `loaded` holds
+/// all events that wait for their tasks. `None` if that is decided already.
+pub(super) fn plan_expiry(loaded: Loaded, before_ms: i64) -> Option<Plan> {
+    let mut plan = Plan { is_immediate: true, ..Plan::default() };
+    let mut is_new = false;
+    for (task_id, events) in loaded.waiting {
+        plan.writes.waiting_taken.push(task_id);
+        for mut event in events {
+            if event.since_ms < before_ms && event.since_ms != EXPIRED_SINCE_MS {
+                event.since_ms = EXPIRED_SINCE_MS;
+                is_new = true;
+            }
+            plan.writes.waiting_added.push(event);
+        }
+    }
+    is_new.then_some(plan)
+}
+
+/// Plans the letters of the events of `loaded` whose wait is over; the others wait on.
+pub(super) fn plan_expired(loaded: Loaded) -> Plan {
     let mut plan = Plan { is_immediate: true, ..Plan::default() };
     for (task_id, events) in loaded.waiting {
         plan.writes.waiting_taken.push(task_id);
         for event in events {
-            if event.since_ms < before_ms {
+            if event.since_ms == EXPIRED_SINCE_MS {
                 plan.expire(&event);
             } else {
                 plan.writes.waiting_added.push(event);
@@ -103,15 +123,12 @@ pub(super) fn plan_expiry(loaded: Loaded, before_ms: i64) -> Plan {
 impl Plan {
     fn expire(&mut self, waiting: &WaitingEvent) {
         let source = source_of(waiting);
-        self.passed.push(source.clone());
         let Some(decoded) = waiting::record_of(waiting).map(|r| decoded(&source, r)) else {
             return self.letters.push(damaged_letter(&source, waiting));
         };
-        let why = (Reason::WaitExpired, "its task did not come in time");
-        let event = decoded.event.ok();
-        let event_id = event.as_ref().and_then(|event| event.event_id.as_ref());
-        self.letters.push(Letter::of_record(&source, &decoded.record, event_id, why));
-        let Some((event_id, event)) = event_id.zip(event.as_ref()) else { return };
+        self.letters.push(expired_letter(&decoded));
+        let Ok(event) = decoded.event else { return };
+        let Some(event_id) = &event.event_id else { return };
         let outcome = Outcome::DeadLetter(Reason::WaitExpired);
         let known = KnownEvent { digest: event.digest, outcome: outcome.clone() };
         self.writes.events.push((event_id.clone(), known, waiting.timestamp_ms));
@@ -137,12 +154,13 @@ struct Planner<'a> {
     begun: Vec<Option<WaitingEvent>>,
     begun_of: HashMap<TaskId, Vec<usize>>,
     waiting_total: u64,
+    waiting_bytes: u64,
     plan: Plan,
 }
 
 impl<'a> Planner<'a> {
     fn new(loaded: Loaded, context: &'a Context<'a>) -> Self {
-        let Loaded { tasks, events, waiting, waiting_total } = loaded;
+        let Loaded { tasks, events, waiting, waiting_total, waiting_bytes } = loaded;
         Self {
             context,
             tasks,
@@ -154,6 +172,7 @@ impl<'a> Planner<'a> {
             begun: Vec::new(),
             begun_of: HashMap::new(),
             waiting_total,
+            waiting_bytes,
             plan: Plan::default(),
         }
     }
@@ -180,16 +199,8 @@ impl<'a> Planner<'a> {
             },
             Input::Unreadable { from, to, detail, bytes } => {
                 let reason = if bytes.is_some() { Reason::CorruptRecord } else { Reason::Hole };
-                self.letter(Letter {
-                    source: from.clone(),
-                    end: Some(*to),
-                    reason,
-                    detail: detail.clone(),
-                    event_id: None,
-                    key: None,
-                    value: bytes.clone(),
-                    headers: Vec::new(),
-                });
+                let letter = Letter::unreadable(from, bytes.clone(), (reason, detail));
+                self.letter(Letter { end: Some(*to), ..letter });
             }
         }
     }
@@ -299,19 +310,25 @@ impl<'a> Planner<'a> {
     }
 
     fn wait(&mut self, decoded: &Decoded, event: &TaskEvent, task_id: &TaskId) {
-        let was_refused = (self.context.reason_of)(&decoded.position) == Some(Reason::WaitOverflow);
-        if self.waiting_total >= WAITING_MAX || was_refused {
-            // Expired events made the room that a replay finds, so the decision must last.
-            self.plan.is_immediate = true;
-            let outcome = Outcome::DeadLetter(Reason::WaitOverflow);
-            self.remember(event, outcome, decoded.record.timestamp_ms);
-            let detail = "too many events wait for their tasks";
-            return self.reject(decoded, event, (Reason::WaitOverflow, detail));
-        }
         let RecordPosition { topic, partition, offset } = decoded.position.clone();
         let source = (TopicPartition { topic, partition }, offset);
         let since_ms = self.context.now_ms;
         let waiting = waiting::waiting_event(task_id.clone(), source, &decoded.record, since_ms);
+        let bytes = self.waiting_bytes.saturating_add(bytes_of(&waiting));
+        let is_full = self.waiting_total >= WAITING_MAX || bytes > WAITING_BYTES_MAX;
+        let why = (Reason::WaitOverflow, "too many events wait for their tasks");
+        let letter = || {
+            let event_id = event.event_id.as_ref();
+            Letter::of_record(&decoded.position, &decoded.record, event_id, why)
+        };
+        if is_full || (self.context.is_published)(&letter()) {
+            // Expired events made the room that a replay finds, so the decision must last.
+            self.plan.is_immediate = true;
+            let outcome = Outcome::DeadLetter(Reason::WaitOverflow);
+            self.remember(event, outcome, decoded.record.timestamp_ms);
+            return self.reject(decoded, event, why);
+        }
+        self.waiting_bytes = bytes;
         self.begun_of.entry(task_id.clone()).or_default().push(self.begun.len());
         self.begun.push(Some(waiting));
         self.waiting_total += 1;
@@ -329,6 +346,7 @@ impl<'a> Planner<'a> {
         events.extend(begun.into_iter().filter_map(|index| self.begun[index].take()));
         for waiting in events {
             self.waiting_total = self.waiting_total.saturating_sub(1);
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes_of(&waiting));
             self.waited(&waiting);
         }
     }
@@ -342,12 +360,12 @@ impl<'a> Planner<'a> {
         let Ok(event) = &decoded.event else {
             return self.letter(damaged_letter(&source, waiting));
         };
-        if (self.context.reason_of)(&source) == Some(Reason::WaitExpired) {
-            // Its letter was published, and the commit that takes the event away did not come.
+        let letter = expired_letter(&decoded);
+        if waiting.since_ms == EXPIRED_SINCE_MS || (self.context.is_published)(&letter) {
+            // Its wait was over, and the commit that takes the event away did not come.
             let outcome = Outcome::DeadLetter(Reason::WaitExpired);
             self.remember(event, outcome, waiting.timestamp_ms);
-            self.plan.passed.push(source);
-            return;
+            return self.letter(letter);
         }
         self.decide(&decoded, event);
     }
@@ -359,7 +377,6 @@ impl<'a> Planner<'a> {
     }
 
     fn letter(&mut self, letter: Letter) {
-        self.plan.passed.push(letter.source.clone());
         self.plan.letters.push(letter);
     }
 
@@ -415,16 +432,19 @@ fn decoded(source: &RecordPosition, record: FeedRecord) -> Decoded {
 
 /// A waiting event that the store did not give back as it was: its bytes as they are.
 fn damaged_letter(source: &RecordPosition, waiting: &WaitingEvent) -> Letter {
-    Letter {
-        source: source.clone(),
-        end: None,
-        reason: Reason::CorruptRecord,
-        detail: "the waiting event was damaged in the store".to_owned(),
-        event_id: None,
-        key: None,
-        value: Some(waiting.record.clone().into()),
-        headers: Vec::new(),
-    }
+    let why = (Reason::CorruptRecord, "the waiting event was damaged in the store");
+    Letter::unreadable(source, Some(waiting.record.clone().into()), why)
+}
+
+/// The letter of an event whose task did not come.
+fn expired_letter(waited: &Decoded) -> Letter {
+    let event_id = waited.event.as_ref().ok().and_then(|event| event.event_id.as_ref());
+    let why = (Reason::WaitExpired, "its task did not come in time");
+    Letter::of_record(&waited.position, &waited.record, event_id, why)
+}
+
+fn bytes_of(waiting: &WaitingEvent) -> u64 {
+    u64::try_from(waiting.record.len()).expect("a length in memory fits 64 bits")
 }
 
 const fn detail_of(reason: Reason) -> &'static str {

@@ -1,10 +1,12 @@
 //! The worker: batches what waits, commits it, takes checkpoints, and stops in order.
 
 use super::{
-    ApplyError, Options, Progress,
+    ApplyError, Options, Progress, WAITING_TIME_MAX,
     back_off::BackOff,
     checkpoint::{Cursor, Cursors, Schedule},
-    dead_letter::{Outbox, partition_of},
+    letter::Letter,
+    letters::{COMMANDS_MAX, Command},
+    outbox::{Outbox, partition_of},
     outcome::Outcomes,
     plan::{self, Context, Plan},
     reader::{self, Incoming, Input, Outside},
@@ -17,6 +19,7 @@ use crate::{
     position::{Offset, Partition, RecordPosition, TopicName, TopicPartition},
     shutdown::Shutdown,
     store::{CommitDurability, LoadKeys, Processed, Store, StoreError, WriteSet},
+    task::transition::Reason,
 };
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 use tokio::{
@@ -30,8 +33,6 @@ use tracing::{error, info, warn};
 const RECORDS_PER_COMMIT_MAX: usize = 1_000;
 /// Reads that lie ready, of all partitions together.
 const READS_AHEAD: usize = 2;
-/// An event waits so long for its task.
-pub(super) const WAIT_MS_MAX: i64 = 10 * 60 * 1_000;
 /// Expired events of one commit.
 const EXPIRED_PER_COMMIT_MAX: usize = 500;
 /// How often expiry, new partitions and the lag are looked at.
@@ -57,6 +58,8 @@ pub(super) struct Worker {
     progress: watch::Sender<Progress>,
     cursors: Cursors,
     schedule: Schedule,
+    /// What administrators decide about letters; the sender keeps it open.
+    commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
 }
 
 /// Records of one transaction, and how far each of their partitions is after it.
@@ -76,12 +79,15 @@ struct Running {
     pending: VecDeque<Incoming>,
     /// Log ends seen when the stop began.
     stop_at: Option<Vec<(Partition, Offset)>>,
+    /// Letters that were found at the start and belong to no record were let go.
+    has_settled: bool,
 }
 
 enum Wake {
     Incoming(Option<Result<Incoming, Outside>>),
     Reader(Option<Result<(), tokio::task::JoinError>>),
     Checkpoint,
+    Command(Option<Command>),
     Tick,
     Stop,
 }
@@ -94,7 +100,17 @@ impl Worker {
     ) -> Self {
         let options = &parts.options;
         let schedule = Schedule::new(options.checkpoint_records, options.checkpoint_interval);
-        Self { parts, outcomes, progress, cursors: Cursors::new(), schedule }
+        let commands = mpsc::channel(COMMANDS_MAX);
+        for reason in Reason::ALL {
+            // An alarm on a rate needs the zero before the first.
+            parts.metrics.count_dead_letters(reason.as_str(), 0);
+        }
+        Self { parts, outcomes, progress, cursors: Cursors::new(), schedule, commands }
+    }
+
+    /// Where decisions about letters are sent to.
+    pub(super) fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.0.clone()
     }
 
     /// Runs until the stop, or until apply cannot go on.
@@ -111,6 +127,7 @@ impl Worker {
             receiver,
             pending: VecDeque::new(),
             stop_at: None,
+            has_settled: false,
         };
         let partitions: Vec<_> = self.cursors.iter().map(|(p, c)| (*p, c.next)).collect();
         for (partition, next) in partitions {
@@ -152,8 +169,8 @@ impl Worker {
                 self.resume(&place, processed)?;
             }
         }
-        outbox.log_known();
-        self.settle_expired(&mut outbox).await?;
+        outbox.started();
+        self.settle_found(&mut outbox).await?;
         if known == 0 && self.parts.options.starts_at_latest {
             for cursor in self.cursors.values_mut() {
                 cursor.next = cursor.log_end;
@@ -187,7 +204,8 @@ impl Worker {
             let (start, end) = feed.bounds(&topic, partition).await?;
             self.cursors.insert(partition, Cursor::new(start, end));
         }
-        outbox.scan().await
+        let ends = self.cursors.iter().map(|(partition, cursor)| (*partition, cursor.log_end));
+        outbox.find(ends.collect()).await
     }
 
     fn resume(&mut self, place: &TopicPartition, processed: Processed) -> Result<(), ApplyError> {
@@ -204,13 +222,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Of the letters of expired events, keeps those whose events still wait.
-    async fn settle_expired(&mut self, outbox: &mut Outbox) -> Result<(), ApplyError> {
+    /// Of the letters found at the start, keeps those whose records are still to come and those
+    /// whose events still wait.
+    async fn settle_found(&mut self, outbox: &mut Outbox) -> Result<(), ApplyError> {
         let is_past = |source: &RecordPosition| {
             self.cursors.get(&source.partition).is_some_and(|cursor| source.offset < cursor.next)
         };
         let mut past: Vec<RecordPosition> =
-            outbox.known().map(|(source, _)| source).filter(|s| is_past(s)).cloned().collect();
+            outbox.known().filter(|s| is_past(s)).cloned().collect();
         if past.is_empty() {
             return Ok(());
         }
@@ -241,11 +260,13 @@ impl Worker {
             }
             let due = self.schedule.due();
             let Running { readers, receiver, pending, stop_at, .. } = &mut *running;
+            let commands = &mut self.commands.1;
             let wake = tokio::select! {
                 biased;
                 // A due checkpoint and the stop must not wait for a gap in the records.
                 () = shutdown.begun(), if stop_at.is_none() => Wake::Stop,
                 () = until(due) => Wake::Checkpoint,
+                command = commands.recv() => Wake::Command(command),
                 _ = tick.tick() => Wake::Tick,
                 ended = readers.join_next(), if !readers.is_empty() => {
                     Wake::Reader(ended)
@@ -255,6 +276,10 @@ impl Worker {
             match wake {
                 Wake::Stop => running.stop_at = Some(self.log_ends().await?),
                 Wake::Checkpoint => self.checkpoint(&mut running.outbox).await?,
+                Wake::Command(command) => {
+                    let command = command.expect("the worker holds a sender itself");
+                    self.obey(command, &mut running.outbox).await?;
+                }
                 Wake::Tick => self.tick(running).await?,
                 Wake::Reader(ended) => reader_ended(ended),
                 Wake::Incoming(incoming) => {
@@ -335,7 +360,7 @@ impl Worker {
             let context = Context {
                 first_sequence: self.parts.store.head().sequence + 1,
                 now_ms: self.parts.clock.now_ms(),
-                reason_of: &|source| outbox.reason_of(source),
+                is_published: &|letter| outbox.has(letter),
             };
             plan::plan(loaded, &batch.inputs, &context)
         };
@@ -356,13 +381,18 @@ impl Worker {
 
     /// Publishes a plan's dead letters, commits it, and then tells about it.
     async fn commit(&mut self, plan: Plan, outbox: &mut Outbox) -> Result<(), ApplyError> {
-        let Plan { mut writes, letters, published, passed, settled, counts, is_immediate } = plan;
+        let Plan { mut writes, letters, published, settled, counts, is_immediate } = plan;
         outbox.publish(&letters).await?;
-        if !passed.is_empty() {
+        let passed: Vec<_> = letters.iter().map(|letter| letter.source.clone()).collect();
+        if !letters.is_empty() {
+            let now_ms = self.parts.clock.now_ms();
+            let placed =
+                |letter: &Letter| Some((outbox.place_of(letter)?, letter.to_stored(now_ms)));
+            writes.letters = letters.iter().filter_map(placed).collect();
             writes.outbound = outbox.passing(&passed);
         }
         let durability = if is_immediate {
-            self.sync_log().await?;
+            self.sync_log(outbox).await?;
             CommitDurability::Immediate
         } else {
             CommitDurability::Deferred
@@ -376,7 +406,9 @@ impl Worker {
         let metrics = &self.parts.metrics;
         let count = |length: usize| u64::try_from(length).expect("fits in memory");
         metrics.apply_changes.inc_by(count(published.len()));
-        metrics.apply_dead_letters.inc_by(count(letters.len()));
+        for letter in &letters {
+            metrics.count_dead_letters(letter.reason.as_str(), 1);
+        }
         metrics.apply_duplicates.inc_by(counts.duplicates);
         metrics.apply_refused.inc_by(counts.refused);
         metrics.apply_ignored.inc_by(counts.ignored);
@@ -403,10 +435,38 @@ impl Worker {
         Ok(())
     }
 
+    /// Notes what an administrator has decided, durably.
+    async fn obey(&mut self, command: Command, outbox: &mut Outbox) -> Result<(), ApplyError> {
+        // A letter that was sent again must not be lost where its state is kept.
+        self.sync_log(outbox).await?;
+        let Command { states, done } = command;
+        let writes = WriteSet { letter_states: states, ..WriteSet::default() };
+        let noted = match self.parts.store.commit(writes, CommitDurability::Immediate).await {
+            Ok(_) => Ok(()),
+            // Of this one decision; the store goes on.
+            Err(error @ (StoreError::Full(_) | StoreError::Damaged { .. })) => Err(error),
+            Err(error) => return Err(error.into()),
+        };
+        // Whoever stopped waiting finds the state in the store.
+        drop(done.send(noted));
+        self.tell_progress();
+        Ok(())
+    }
+
     /// Syncs the log up to where the store is, so that the store is never durable beyond it. Errors
     /// are tried again for ever, until the daemon stops.
-    async fn sync_log(&self) -> Result<(), FeedError> {
+    async fn sync_log(&self, outbox: &mut Outbox) -> Result<(), FeedError> {
         let topic = &self.parts.options.topic;
+        let mut back_off = BackOff::new();
+        while let Err(error) = outbox.sync().await {
+            if back_off.is_first() {
+                warn!(%error, "cannot sync the dead letters, trying again");
+            }
+            if self.parts.shutdown.has_begun() {
+                return Err(error);
+            }
+            back_off.wait().await;
+        }
         for partition in self.cursors.keys() {
             let mut back_off = BackOff::new();
             while let Err(error) = self.parts.feed.sync(topic, *partition).await {
@@ -427,7 +487,7 @@ impl Worker {
         if self.schedule.due().is_none() {
             return Ok(());
         }
-        self.sync_log().await?;
+        self.sync_log(outbox).await?;
         self.trim().await?;
         let mut back_off = BackOff::new();
         loop {
@@ -485,6 +545,10 @@ impl Worker {
             }
         }
         if self.progress.borrow().is_caught_up {
+            if !mem::replace(&mut running.has_settled, true) {
+                // What is left says that it is a letter, and is none.
+                self.settle_found(&mut running.outbox).await?;
+            }
             self.expire(&mut running.outbox).await?;
         }
         self.tell_progress();
@@ -512,7 +576,7 @@ impl Worker {
     /// Ends the wait of events whose tasks did not come. Not before the log has been read again
     /// after a start: a task that came once must not be missed the second time.
     async fn expire(&mut self, outbox: &mut Outbox) -> Result<(), ApplyError> {
-        let before_ms = self.parts.clock.now_ms().saturating_sub(WAIT_MS_MAX);
+        let before_ms = self.parts.clock.now_ms().saturating_sub(wait_ms_max());
         let expired = self.parts.store.waiting_before(before_ms, EXPIRED_PER_COMMIT_MAX).await?;
         if expired.is_empty() {
             return Ok(());
@@ -523,11 +587,26 @@ impl Worker {
         let keys = LoadKeys { tasks, events: Vec::new() };
         let mut back_off = BackOff::new();
         loop {
-            let loaded = self.parts.store.load(&keys).await?;
-            let plan = plan::plan_expiry(loaded, before_ms);
-            let Err(error) = self.commit(plan, outbox).await else { return Ok(()) };
+            let expiring = self.try_expire(&keys, before_ms, outbox).await;
+            let Err(error) = expiring else { return Ok(()) };
             self.endure(error, &mut back_off).await?;
         }
+    }
+
+    /// In two commits: that the wait is over, which wall time decides, is durable before anybody
+    /// sees a letter of it.
+    async fn try_expire(
+        &mut self,
+        keys: &LoadKeys,
+        before_ms: i64,
+        outbox: &mut Outbox,
+    ) -> Result<(), ApplyError> {
+        let loaded = self.parts.store.load(keys).await?;
+        if let Some(plan) = plan::plan_expiry(loaded, before_ms) {
+            self.commit(plan, outbox).await?;
+        }
+        let loaded = self.parts.store.load(keys).await?;
+        self.commit(plan::plan_expired(loaded), outbox).await
     }
 
     fn tell_progress(&self) {
@@ -535,8 +614,11 @@ impl Worker {
         let is_caught_up = self.cursors.values().all(Cursor::is_caught_up);
         let metrics = &self.parts.metrics;
         metrics.apply_lag_records.set(i64::try_from(lag_records).unwrap_or(i64::MAX));
-        let waiting = self.parts.store.stats().waiting;
-        metrics.apply_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        let store = self.parts.store.stats();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.apply_waiting.set(gauge(store.waiting));
+        metrics.apply_waiting_bytes.set(gauge(store.waiting_bytes));
+        metrics.dead_letters_open.set(gauge(store.letters_open));
         self.progress.send_if_modified(|progress| {
             // Once reached, the start's log end stays reached, whatever partitions come.
             let is_caught_up = is_caught_up || progress.is_caught_up;
@@ -589,6 +671,10 @@ async fn next_incoming(
         return Some(Ok(pending));
     }
     receiver.recv().await
+}
+
+pub(super) fn wait_ms_max() -> i64 {
+    i64::try_from(WAITING_TIME_MAX.as_millis()).expect("ten minutes")
 }
 
 async fn until(due: Option<Instant>) {

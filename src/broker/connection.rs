@@ -13,18 +13,20 @@
 
 use super::{
     Broker, Peer,
-    budget::Ticket,
     handler::{
         self,
         produce::{self, Outcome},
     },
 };
-use crate::wire::{
-    ApiKey, Request, RequestError, RequestHeader, Response,
-    api::{DECODED_BYTES_PER_BYTE, encode_unsupported_api_versions},
-    decode_request, encode_response,
-    frame::{self, FRAME_BYTES_MAX, FrameError},
-    messages::{RequestKind, ResponseKind},
+use crate::{
+    budget::Ticket,
+    wire::{
+        ApiKey, Request, RequestError, RequestHeader, Response,
+        api::{DECODED_BYTES_PER_BYTE, encode_unsupported_api_versions},
+        decode_request, encode_response,
+        frame::{self, FRAME_BYTES_MAX, FrameError},
+        messages::{RequestKind, ResponseKind},
+    },
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
@@ -39,6 +41,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Serves one peer until either side ends it.
 pub(in crate::broker) async fn serve(broker: &Broker, stream: TcpStream, peer: Peer) {
@@ -234,7 +237,7 @@ impl Connection<'_> {
             return Ok(());
         }
         let unfinished = &self.broker.limits().unfinished;
-        let ticket = self.holding.get_or_insert_with(|| unfinished.begin());
+        let ticket = self.holding.get_or_insert_with(|| unfinished.begin(CancellationToken::new()));
         ticket.set(bytes);
         if ticket.is_cut() { Err(End::Cut(REQUEST)) } else { Ok(()) }
     }
@@ -390,7 +393,9 @@ impl Connection<'_> {
         while !self.out.is_empty() {
             if self.out_held_bytes > FREE_BYTES {
                 // Renewed with every write: the one cut is who has read nothing for longest.
-                let unread = self.unread.get_or_insert_with(|| limits.unread.begin());
+                let unread = self
+                    .unread
+                    .get_or_insert_with(|| limits.unread.begin(CancellationToken::new()));
                 unread.renew(self.out_held_bytes);
             }
             let chunks = self.out.iter().take(WRITE_CHUNKS);

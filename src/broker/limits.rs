@@ -1,7 +1,7 @@
 //! The bounds of the Kafka port that all its connections share: how many there are, in all and of
 //! one address, their memory, what they make the broker do at once, and what they make it log.
 
-use super::budget::Budget;
+use crate::budget::Budget;
 use rustix::process::{Resource, getrlimit};
 use std::{
     collections::HashMap,
@@ -242,7 +242,7 @@ mod tests {
     fn answers_get_smaller_as_fewer_are_read() {
         let limits = limits(1, 1);
         assert_eq!(limits.answer_bytes_max(), 16 << 20);
-        let ticket = limits.unread.begin();
+        let ticket = limits.unread.begin(tokio_util::sync::CancellationToken::new());
         ticket.set(32 << 20);
         assert_eq!(limits.answer_bytes_max(), 8 << 20);
         ticket.set(64 << 20);

@@ -1,7 +1,10 @@
 //! What the broker does by the clock: retention, and noting how far each log is durable.
 
 use super::{meta::Meta, topics::Topics};
-use crate::position::{Offset, TopicPartition};
+use crate::{
+    metrics::Metrics,
+    position::{Offset, TopicPartition},
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
@@ -29,6 +32,7 @@ pub(super) struct Parts {
     pub(super) topics: Topics,
     pub(super) keep_from: KeepFrom,
     pub(super) meta: Meta,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Runs until `ending`.
@@ -41,6 +45,7 @@ pub(super) async fn run(parts: Parts, ending: CancellationToken) {
         }
         parts.apply_retention().await;
         parts.record_ends(&mut recorded).await;
+        parts.count_holes();
     }
 }
 
@@ -61,6 +66,14 @@ impl Parts {
                 }
             }
         }
+    }
+
+    /// Counts holes anew: those that retention has deleted are none any more.
+    fn count_holes(&self) {
+        let snapshot = self.topics.snapshot();
+        let places = snapshot.all().flat_map(|topic| topic.places());
+        let holes: usize = places.map(|(_, handle)| handle.reader().holes().len()).sum();
+        self.metrics.log_holes.set(i64::try_from(holes).unwrap_or(i64::MAX));
     }
 
     /// Notes durable ends that have moved: a bad tail below one is damage, not a torn write.

@@ -6,14 +6,24 @@
 //!
 //! Invariant: a write is answered after its commit, so what was answered survives a power cut. A
 //! producer id is never given twice: ids are reserved in blocks, and what a crash leaves of a block
-//! is lost.
+//! is lost. A write that finds no space is refused, and the next is tried as usual; after any other
+//! failure nothing is written until restart.
 
-use crate::position::{Offset, Partition, TopicName, TopicPartition};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+pub mod file;
+mod noted;
+
+use crate::{
+    log::{Outage, disk::Disk},
+    position::{Offset, Partition, TopicName, TopicPartition},
+};
+use noted::Noted;
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
     thread::JoinHandle,
 };
@@ -33,6 +43,9 @@ pub struct CommittedOffset {
     pub committed_at_ms: i64,
 }
 
+/// A committed offset with its group and its place.
+pub type StoredOffset = (String, TopicName, Partition, CommittedOffset);
+
 /// Why `broker.redb` did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -40,9 +53,38 @@ pub enum MetaError {
     /// The database failed; nothing was changed.
     #[error("broker.redb failed: {0}")]
     Database(String),
+    /// The disk is full; nothing was changed, and writes go on when space is back.
+    #[error("no space for broker.redb")]
+    Full,
+    /// The file is damaged: nothing of it can be trusted.
+    #[error(
+        "broker.redb is damaged ({0}); `taskwire rebuild --broker` makes it anew from the log's \
+         directories, without committed offsets; `taskwire restore` takes a backup"
+    )]
+    Damaged(String),
+    /// Written by a newer taskwire.
+    #[error(
+        "broker.redb has format {found}, this taskwire knows up to {known}: it takes the newer \
+         taskwire that wrote it"
+    )]
+    NewerFormat {
+        /// Format on disk.
+        found: i64,
+        /// Newest known.
+        known: i64,
+    },
+    /// Another process has it open.
+    #[error("broker.redb is in use by another process")]
+    InUse,
     /// The owner has ended.
     #[error("the broker stops")]
     Closed,
+}
+
+impl From<std::io::Error> for MetaError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(error.to_string())
+    }
 }
 
 /// One topic as it is kept.
@@ -65,6 +107,8 @@ pub struct LastRun {
     pub leader_epoch: i32,
     /// Whether the last run closed every log.
     pub was_clean: bool,
+    /// What ended, if it did not.
+    pub outage: Outage,
     /// Every topic.
     pub topics: BTreeMap<TopicName, TopicRecord>,
     /// Recorded durable ends: a bad tail below one is damage.
@@ -76,6 +120,7 @@ pub struct LastRun {
 pub struct Meta {
     /// The owner's, so that the file is closed when it ends, whoever holds a handle.
     database: Weak<Database>,
+    noted: Noted,
     inbox: mpsc::Sender<Job>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -86,21 +131,32 @@ impl Meta {
     ///
     /// # Errors
     /// `Database`.
-    pub fn open(path: &Path) -> Result<(Self, LastRun), MetaError> {
-        let database = Database::create(path).map_err(database_error)?;
-        let last_run = begin_run(&database)?;
+    pub fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(Self, LastRun), MetaError> {
+        let (noted, boot_id) = (Noted::default(), disk.boot_id());
+        let (database, last_run) =
+            file::open(&**disk, path, &noted, |database| begin_run(database, boot_id))?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
         let reads = Arc::downgrade(&database);
+        let mut owner = Owner {
+            disk: Arc::clone(disk),
+            path: path.to_owned(),
+            noted: noted.clone(),
+            database: Some(database),
+        };
         let thread = std::thread::Builder::new()
             .name("broker-meta".to_owned())
-            .spawn(move || {
-                own(&database, jobs);
-                // Ends here and not with the last reader, of which there is none after the start.
-                drop(database);
-            })
+            // The database ends here and not with the last reader, of which there is none after
+            // the start.
+            .spawn(move || owner.run(jobs))
             .map_err(|error| MetaError::Database(error.to_string()))?;
-        Ok((Self { database: reads, inbox, thread: Arc::new(Mutex::new(Some(thread))) }, last_run))
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok((Self { database: reads, noted, inbox, thread }, last_run))
+    }
+
+    /// Why nothing is written until restart, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.noted.failure()
     }
 
     /// Commits offsets of one group, all or none.
@@ -131,26 +187,9 @@ impl Meta {
     ///
     /// # Errors
     /// See [`MetaError`].
-    pub fn load_offsets(
-        &self,
-    ) -> Result<Vec<(String, TopicName, Partition, CommittedOffset)>, MetaError> {
+    pub fn load_offsets(&self) -> Result<Vec<StoredOffset>, MetaError> {
         let database = self.database.upgrade().ok_or(MetaError::Closed)?;
-        let read = database.begin_read().map_err(database_error)?;
-        let table = read.open_table(OFFSETS).map_err(database_error)?;
-        let mut found = Vec::new();
-        for row in table.iter().map_err(database_error)? {
-            let (key, value) = row.map_err(database_error)?;
-            let (group, topic, partition) = key.value();
-            let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
-            let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
-            let (Some(topic), Some(partition), Some(offset)) = place else {
-                return Err(MetaError::Database(format!("bad row in offsets of {group}")));
-            };
-            let metadata = metadata.to_owned();
-            let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
-            found.push((group.to_owned(), topic, partition, committed));
-        }
-        Ok(found)
+        load_offsets(&database.begin_read().map_err(database_error)?)
     }
 
     /// Creates a topic, or changes its partitions or configs.
@@ -245,20 +284,65 @@ struct StoredTopic {
     configs: BTreeMap<String, String>,
 }
 
-/// The owner: takes what is waiting, commits it at once, answers everyone.
-fn own(database: &Database, mut jobs: mpsc::Receiver<Job>) {
-    let mut producer_ids = ProducerIds::default();
-    while let Some(first) = jobs.blocking_recv() {
-        let mut batch = Batch::default();
-        let mut is_last = batch.take(first);
-        while !is_last && batch.len() < BATCH_JOBS_MAX {
-            let Ok(next) = jobs.try_recv() else { break };
-            is_last = batch.take(next);
+/// The owner.
+struct Owner {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    noted: Noted,
+    /// `None` after a write that found no space, until the file is opened again.
+    database: Option<Arc<Database>>,
+}
+
+impl Owner {
+    /// Takes what is waiting, commits it at once, answers everyone.
+    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut producer_ids = ProducerIds::default();
+        while let Some(first) = jobs.blocking_recv() {
+            let mut batch = Batch::default();
+            let mut is_last = batch.take(first);
+            while !is_last && batch.len() < BATCH_JOBS_MAX {
+                let Ok(next) = jobs.try_recv() else { break };
+                is_last = batch.take(next);
+            }
+            batch.run(self, &mut producer_ids);
+            if is_last {
+                break;
+            }
         }
-        batch.run(database, &mut producer_ids);
-        if is_last {
-            break;
+    }
+
+    fn open(&self) -> Result<Database, MetaError> {
+        let opened = file::open(&*self.disk, &self.path, &self.noted, |_| Ok(()));
+        opened.map(|(database, ())| database)
+    }
+
+    /// Works on the database. redb refuses everything after an error: where that was only a lack
+    /// of space, the file is as at the last commit, and is opened again with the next work.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&Database) -> Result<T, MetaError>,
+    ) -> Result<T, MetaError> {
+        if let Some(cause) = self.noted.failure() {
+            return Err(MetaError::Database(cause));
         }
+        let database = match self.database.take() {
+            Some(database) => Ok(database),
+            None => self.open().map(Arc::new),
+        };
+        let result = database.and_then(|database| {
+            let done = work(&database);
+            if done.is_ok() {
+                self.database = Some(database);
+            }
+            done
+        });
+        let Err(error) = result else { return result };
+        if self.noted.take_full() || matches!(error, MetaError::Full) {
+            tracing::warn!("no space for broker.redb, a write was refused");
+            return Err(MetaError::Full);
+        }
+        self.noted.fail(&error.to_string());
+        Err(error)
     }
 }
 
@@ -284,11 +368,11 @@ impl Batch {
         self.writes.len() + self.producers.len()
     }
 
-    fn run(self, database: &Database, ids: &mut ProducerIds) {
-        let reserve = ids.reserve_for(database, self.producers.len());
+    fn run(self, owner: &mut Owner, ids: &mut ProducerIds) {
+        let reserve = owner.with(|database| ids.reserve_for(database, self.producers.len()));
         let writes = self.writes.iter().map(|(write, _)| write);
         let result = match &reserve {
-            Ok(reserve) => commit(database, writes.chain(reserve)),
+            Ok(reserve) => owner.with(|database| commit(database, writes.chain(reserve))),
             Err(error) => Err(error.clone()),
         };
         // A caller that has gone does not need its answer: every send may fail.
@@ -346,11 +430,19 @@ fn commit<'a>(
     if writes.peek().is_none() {
         return Ok(());
     }
-    let transaction = database.begin_write().map_err(database_error)?;
+    let transaction = begin_write(database)?;
     for write in writes {
         apply(&transaction, write)?;
     }
     transaction.commit().map_err(database_error)
+}
+
+/// In two phases: after a single one, redb takes a damaged last commit for one that a crash cut
+/// short, and goes back to the one before it in silence, which was acknowledged.
+fn begin_write(database: &Database) -> Result<WriteTransaction, MetaError> {
+    let mut transaction = database.begin_write().map_err(database_error)?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
 }
 
 fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), MetaError> {
@@ -441,16 +533,21 @@ fn read_state(database: &Database, key: &str) -> Result<Option<i64>, MetaError> 
 
 /// Creates the tables, raises the epoch after an unclean stop, takes the clean mark away, and reads
 /// what the start needs: one transaction.
-fn begin_run(database: &Database) -> Result<LastRun, MetaError> {
-    let transaction = database.begin_write().map_err(database_error)?;
-    let last_run = begin_run_in(&transaction)?;
+fn begin_run(database: &Database, boot_id: Option<String>) -> Result<LastRun, MetaError> {
+    let transaction = begin_write(database)?;
+    let last_run = begin_run_in(&transaction, boot_id)?;
     transaction.commit().map_err(database_error)?;
     Ok(last_run)
 }
 
-fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
+fn begin_run_in(
+    transaction: &WriteTransaction,
+    boot_id: Option<String>,
+) -> Result<LastRun, MetaError> {
     transaction.open_table(OFFSETS).map_err(database_error)?;
     let mut state = transaction.open_table(STATE).map_err(database_error)?;
+    file::refuse_newer(&state)?;
+    state.insert(FORMAT_STATE, FORMAT).map_err(database_error)?;
     let mut state_of = |key: &str, value: i64| -> Result<Option<i64>, MetaError> {
         Ok(state.insert(key, value).map_err(database_error)?.map(|old| old.value()))
     };
@@ -466,9 +563,19 @@ fn begin_run_in(transaction: &WriteTransaction) -> Result<LastRun, MetaError> {
         cluster_id: cluster_id(transaction)?,
         leader_epoch: i32::try_from(leader_epoch).unwrap_or(i32::MAX),
         was_clean,
-        topics: load_topics(transaction)?,
-        durable_ends: load_ends(transaction)?,
+        outage: note_boot(transaction, boot_id)?,
+        topics: load_topics(&transaction.open_table(TOPICS).map_err(database_error)?)?,
+        durable_ends: load_ends(&transaction.open_table(DURABLE_ENDS).map_err(database_error)?)?,
     })
+}
+
+/// Notes in which life of the machine this run is, and tells whether the last one was in the same.
+fn note_boot(transaction: &WriteTransaction, boot_id: Option<String>) -> Result<Outage, MetaError> {
+    let mut names = transaction.open_table(NAMES).map_err(database_error)?;
+    let now = boot_id.unwrap_or_default();
+    let last = names.insert(BOOT_ID, now.as_str()).map_err(database_error)?;
+    let is_same = !now.is_empty() && last.is_some_and(|last| last.value() == now);
+    Ok(if is_same { Outage::Process } else { Outage::Machine })
 }
 
 /// Kafka's form: a random UUID as 22 characters of URL-safe base64.
@@ -489,10 +596,27 @@ fn cluster_id(transaction: &WriteTransaction) -> Result<String, MetaError> {
     Ok(text)
 }
 
+fn load_offsets(read: &ReadTransaction) -> Result<Vec<StoredOffset>, MetaError> {
+    let table = read.open_table(OFFSETS).map_err(database_error)?;
+    let mut found = Vec::new();
+    for row in table.iter().map_err(database_error)? {
+        let (key, value) = row.map_err(database_error)?;
+        let (group, topic, partition) = key.value();
+        let (offset, leader_epoch, committed_at_ms, metadata) = value.value();
+        let place = (TopicName::new(topic), Partition::new(partition), Offset::new(offset));
+        let (Some(topic), Some(partition), Some(offset)) = place else {
+            return Err(MetaError::Database(format!("bad row in offsets of {group}")));
+        };
+        let metadata = metadata.to_owned();
+        let committed = CommittedOffset { offset, leader_epoch, metadata, committed_at_ms };
+        found.push((group.to_owned(), topic, partition, committed));
+    }
+    Ok(found)
+}
+
 fn load_topics(
-    transaction: &WriteTransaction,
+    table: &impl ReadableTable<&'static str, &'static str>,
 ) -> Result<BTreeMap<TopicName, TopicRecord>, MetaError> {
-    let table = transaction.open_table(TOPICS).map_err(database_error)?;
     let mut topics = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {
         let (name, json) = row.map_err(database_error)?;
@@ -507,9 +631,8 @@ fn load_topics(
 }
 
 fn load_ends(
-    transaction: &WriteTransaction,
+    table: &impl ReadableTable<(&'static str, i32), i64>,
 ) -> Result<BTreeMap<TopicPartition, Offset>, MetaError> {
-    let table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
     let mut ends = BTreeMap::new();
     for row in table.iter().map_err(database_error)? {
         let (key, end) = row.map_err(database_error)?;
@@ -541,10 +664,14 @@ const DURABLE_ENDS: TableDefinition<'_, (&str, i32), i64> = TableDefinition::new
 const STATE: TableDefinition<'_, &str, i64> = TableDefinition::new("state");
 const NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("names");
 
+/// The format that this code writes; the first one had no row for it.
+const FORMAT: i64 = 1;
+const FORMAT_STATE: &str = "format";
 const CLEAN_STOP: &str = "clean_stop";
 const LEADER_EPOCH: &str = "leader_epoch";
 const NEXT_PRODUCER_ID: &str = "next_producer_id";
 const CLUSTER_ID: &str = "cluster_id";
+const BOOT_ID: &str = "boot_id";
 
 /// Writers beyond it wait.
 const INBOX_JOBS_MAX: usize = 1024;
@@ -554,98 +681,4 @@ const BATCH_JOBS_MAX: usize = 256;
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(topic: &str, partition: i32) -> TopicPartition {
-        TopicPartition {
-            topic: TopicName::new(topic).unwrap(),
-            partition: Partition::new(partition).unwrap(),
-        }
-    }
-
-    fn committed(offset: i64) -> CommittedOffset {
-        CommittedOffset {
-            offset: Offset::new(offset).unwrap(),
-            leader_epoch: -1,
-            metadata: "mine".to_owned(),
-            committed_at_ms: 7,
-        }
-    }
-
-    async fn close(meta: Meta) {
-        tokio::task::spawn_blocking(move || meta.close()).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn offsets_survive_and_are_deleted_by_group() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
-        let two = vec![(place("a", 0), committed(1)), (place("b", 1), committed(2))];
-        meta.commit_offsets("g", two.clone()).await.unwrap();
-        meta.commit_offsets("g2", two).await.unwrap();
-        meta.delete_offsets("g", Some(vec![place("a", 0)])).await.unwrap();
-        meta.delete_offsets("g2", None).await.unwrap();
-        close(meta).await;
-        let (meta, _) = Meta::open(&path).unwrap();
-        let left = meta.load_offsets().unwrap();
-        let place = place("b", 1);
-        assert_eq!(left, [("g".to_owned(), place.topic, place.partition, committed(2))]);
-    }
-
-    #[tokio::test]
-    async fn epoch_rises_only_after_an_unclean_stop() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let mut epochs = Vec::new();
-        let mut clusters = Vec::new();
-        for is_clean in [true, false, true] {
-            let (meta, run) = Meta::open(&path).unwrap();
-            epochs.push((run.leader_epoch, run.was_clean));
-            clusters.push(run.cluster_id);
-            if is_clean {
-                meta.mark_clean().await.unwrap();
-            }
-            close(meta).await;
-        }
-        let (_, run) = Meta::open(&path).unwrap();
-        epochs.push((run.leader_epoch, run.was_clean));
-        assert_eq!(epochs, [(0, false), (0, true), (1, false), (1, true)]);
-        assert!(clusters.iter().all(|id| *id == clusters[0] && id.len() == 22));
-    }
-
-    #[tokio::test]
-    async fn producer_ids_are_never_given_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let mut given = std::collections::HashSet::new();
-        for _ in 0..3 {
-            let (meta, _) = Meta::open(&path).unwrap();
-            for _ in 0..1500 {
-                assert!(given.insert(meta.allocate_producer_id().await.unwrap()));
-            }
-            close(meta).await;
-        }
-        assert!(given.iter().all(|id| *id >= 0));
-    }
-
-    #[tokio::test]
-    async fn topics_and_ends_survive() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broker.redb");
-        let (meta, _) = Meta::open(&path).unwrap();
-        let configs = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
-        let topic = TopicRecord { id: Uuid::new_v4(), partitions: 3, configs };
-        for name in ["a", "b"] {
-            meta.put_topic(&TopicName::new(name).unwrap(), topic.clone()).await.unwrap();
-        }
-        let ends = [place("a", 0), place("b", 2)].map(|place| (place, Offset::new(9).unwrap()));
-        meta.record_ends(ends.to_vec()).await.unwrap();
-        meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
-        close(meta).await;
-        let (_, run) = Meta::open(&path).unwrap();
-        assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
-        assert_eq!(run.durable_ends.len(), 1);
-    }
-}
+mod tests;

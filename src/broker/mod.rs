@@ -5,7 +5,7 @@
 //!
 //! It knows no tasks.
 
-mod budget;
+pub mod backup;
 pub mod configs;
 pub mod connection;
 pub mod coordinator;
@@ -14,29 +14,43 @@ pub mod group;
 pub mod handler;
 pub mod limits;
 pub mod listener;
+mod lost;
 mod maintenance;
 pub mod meta;
 pub mod partition;
 pub mod producer;
+mod space;
 pub mod topics;
 
 #[cfg(test)]
 mod tests;
 
+pub use lost::{give_up, log_dir, parse_place, partition_dir, partitions_on_disk, rebuild_meta};
+
 use crate::{
     clock::Clock,
-    log::LogReader,
+    log::{
+        LogReader,
+        disk::{Disk, RealDisk},
+    },
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
     shutdown::Shutdown,
-    wire::batch::ProducedBatch,
+    wire::{RequestHeader, Response, batch::ProducedBatch, messages::RequestKind},
 };
 use coordinator::{Coordinator, ReservedProgress};
 use limits::PortOptions;
 use maintenance::KeepFrom;
 use meta::{Meta, MetaError};
 use partition::{Enqueued, PartitionHandle};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use space::Space;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -75,6 +89,8 @@ pub struct Options {
     /// Topics that the daemon itself owns: created with unlimited retention, never compacted,
     /// deletion refused.
     pub reserved_topics: Vec<TopicName>,
+    /// Topics that the daemon alone writes to; to others they are for reading.
+    pub closed_topics: Vec<TopicName>,
     /// The daemon's own group, shown to Kafka's tools; joining, resetting or deleting is refused.
     pub reserved_group: String,
 }
@@ -86,6 +102,37 @@ pub enum StartError {
     /// `broker.redb`
     #[error("cannot open broker.redb")]
     Meta(#[source] MetaError),
+    /// `broker.redb` is gone, and the logs are there.
+    #[error(
+        "{} is missing, but log/ holds {first} and {} more: put it back from a backup of the same \
+         time, or run `taskwire rebuild --broker`, which makes it again from the directories \
+         (committed offsets of groups and settings of topics are lost then)",
+        path.display(), logs.saturating_sub(1)
+    )]
+    MetaMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// Partitions that have a directory.
+        logs: usize,
+        /// One of them.
+        first: TopicPartition,
+    },
+    /// A partition's log is gone whole.
+    #[error(
+        "the log of {place} is missing: {} holds no segment. If its disk is not mounted, mount it; \
+         else put it back from a backup, or run `taskwire repair {place} --give-up`, and it goes on \
+         without its records",
+        path.display()
+    )]
+    LogMissing {
+        /// The partition.
+        place: TopicPartition,
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// A partition's log is to be given up, and is there.
+    #[error("the log of {0} is not missing")]
+    NotMissing(TopicPartition),
     /// A partition's log.
     #[error("cannot open the log of {0}")]
     Log(TopicPartition, #[source] crate::log::OpenError),
@@ -154,6 +201,7 @@ struct Shared {
     coordinator: Coordinator,
     reserved_progress: ReservedProgress,
     keep_from: KeepFrom,
+    space: Space,
     cluster_id: String,
     /// The owner of a partition has panicked.
     owner_died: CancellationToken,
@@ -165,9 +213,25 @@ struct Shared {
     _ends_with_last_clone: DropGuard,
 }
 
+/// What the daemon knows that `broker.redb` does not.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Where everything is.
+    pub disk: Arc<dyn Disk>,
+    /// Offsets below which logs are known to have been durable: a bad tail below one is damage.
+    pub floors: HashMap<TopicPartition, Offset>,
+    /// Bytes of the reserve file; 0 for none.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { disk: Arc::new(RealDisk), floors: HashMap::new(), reserve_bytes: 0 }
+    }
+}
+
 impl Broker {
-    /// Opens every log and `broker.redb`, and starts the owners. No port yet: see
-    /// [`Broker::serve`].
+    /// [`Broker::start_with`] with nothing known.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -176,27 +240,67 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let log_dir = options.data_dir.join("log");
-        let (dir, path) = (log_dir.clone(), options.data_dir.join("broker.redb"));
+        Self::start_with(options, Start::default(), clock, metrics).await
+    }
+
+    /// Like [`Broker::start`], on another disk.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        Self::start_with(options, Start { disk, ..Start::default() }, clock, metrics).await
+    }
+
+    /// Opens every log and `broker.redb`, and starts the owners. No port yet: see
+    /// [`Broker::serve`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with(
+        options: Options,
+        start: Start,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let Start { disk, floors, reserve_bytes } = start;
+        let space = Space::new(Arc::clone(&disk), &options.data_dir, reserve_bytes);
+        let (data_dir, opening) = (options.data_dir.clone(), Arc::clone(&disk));
+        let (first, measured) = (space.clone(), Arc::clone(&metrics));
         let opened = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(dir).map_err(|error| MetaError::Database(error.to_string()))?;
-            Meta::open(&path)
+            let opened = open_meta(&opening, &data_dir);
+            first.look(&measured);
+            opened
         });
-        let opened = opened.await.unwrap_or(Err(MetaError::Closed));
-        let (meta, last_run) = opened.map_err(StartError::Meta)?;
+        let opened = opened.await.unwrap_or(Err(StartError::Meta(MetaError::Closed)));
+        let (meta, last_run) = opened?;
         let (cluster_id, common) = (last_run.cluster_id.clone(), partition::Common::default());
         let setup = topics::Setup {
-            log_dir,
+            disk,
+            log_dir: log_dir(&options.data_dir),
             durability: options.durability,
             message_bytes_default: options.message_bytes_max,
             reserved: options.reserved_topics.clone(),
             meta: meta.clone(),
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            space: space.clone(),
+            floors,
             common: common.clone(),
         };
         let owners = TaskTracker::new();
-        let topics = Topics::start(setup, last_run, owners.clone()).await?;
+        let topics = match Topics::start(setup, last_run, owners.clone()).await {
+            Ok(topics) => topics,
+            Err(error) => {
+                // So that the file is free again when this returns. A panic there is logged.
+                drop(tokio::task::spawn_blocking(move || meta.close()).await);
+                return Err(error);
+            }
+        };
         let (reserved_progress, known) = (ReservedProgress::default(), topics.clone());
         let coordinator = coordinator::start(
             coordinator::Options::new(&options.reserved_group),
@@ -215,8 +319,10 @@ impl Broker {
             topics: topics.clone(),
             keep_from: keep_from.clone(),
             meta: meta.clone(),
+            metrics: Arc::clone(&metrics),
         };
         owners.spawn(maintenance::run(maintained, ending.clone()));
+        owners.spawn(space::watch(space.clone(), Arc::clone(&metrics), ending.clone()));
         Ok(Self(Arc::new(Shared {
             limits: limits::Limits::new(options.connections_max, options.port),
             options,
@@ -226,6 +332,7 @@ impl Broker {
             coordinator,
             reserved_progress,
             keep_from,
+            space,
             cluster_id,
             owner_died: common.owner_died,
             draining: CancellationToken::new(),
@@ -278,6 +385,14 @@ impl Broker {
         enqueued.answer().await
     }
 
+    /// Answers one request as a connection does, but for Produce, which is [`Broker::produce`];
+    /// `None` if no part of the broker serves its key.
+    pub async fn answer(&self, header: &RequestHeader, body: RequestKind) -> Option<Response> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let peer = Peer { address: nowhere, local: nowhere, client_id: header.client_id.clone() };
+        handler::answer(self, &peer, header, body).await
+    }
+
     /// The read side of a partition.
     pub fn reader(&self, topic: &TopicName, partition: Partition) -> Option<LogReader> {
         let partition = self.0.topics.partition(topic.as_str(), partition)?;
@@ -307,11 +422,42 @@ impl Broker {
         self.0.reserved_progress.report(place, processed);
     }
 
-    /// Partitions that take no writes after a failure, with the reason (for health).
-    pub fn failed_partitions(&self) -> Vec<(TopicPartition, String)> {
+    /// What takes no writes after a failure, until restart: partitions and `broker.redb`, each with
+    /// its reason.
+    pub fn failures(&self) -> Vec<String> {
         let snapshot = self.0.topics.snapshot();
         let places = snapshot.all().flat_map(|topic| topic.places());
-        places.filter_map(|(place, handle)| Some((place, handle.failure()?))).collect()
+        let failed = places.filter_map(|(place, handle)| {
+            handle.failure().map(|reason| format!("{place}: {reason}"))
+        });
+        let meta = self.0.meta.failure().map(|reason| format!("broker.redb: {reason}"));
+        failed.chain(meta).collect()
+    }
+
+    /// What is damaged or for now refused, while all else goes on: records that cannot be read, a
+    /// full disk.
+    pub fn damages(&self) -> Vec<String> {
+        let snapshot = self.0.topics.snapshot();
+        let mut damages = Vec::new();
+        for (place, handle) in snapshot.all().flat_map(|topic| topic.places()) {
+            let holes = handle.reader().holes().into_iter();
+            damages.extend(holes.map(|(from, to)| {
+                format!("{place}: offsets {from} to {to} are damaged and cannot be read")
+            }));
+            let refused = handle.reader().refused();
+            damages.extend(refused.map(|(offset, cause)| {
+                format!("{place}: the disk cannot read offset {offset}: {cause}")
+            }));
+        }
+        if self.is_full() {
+            damages.push("the disk is full, no writes are accepted".to_owned());
+        }
+        damages
+    }
+
+    /// Whether no writes are accepted because the disk is full.
+    pub fn is_full(&self) -> bool {
+        self.0.space.is_full()
     }
 
     /// Waits until an owner has ended, which none does before [`Broker::close`]; says which. The
@@ -405,6 +551,14 @@ impl Broker {
     pub(in crate::broker) fn limits(&self) -> &limits::Limits {
         &self.0.limits
     }
+}
+
+/// Blocks on the disk.
+fn open_meta(disk: &Arc<dyn Disk>, data_dir: &Path) -> Result<(Meta, meta::LastRun), StartError> {
+    lost::check_meta(data_dir)?;
+    disk.dir(&log_dir(data_dir))
+        .map_err(|error| StartError::Meta(MetaError::Database(error.to_string())))?;
+    Meta::open(disk, &lost::meta_path(data_dir)).map_err(StartError::Meta)
 }
 
 /// Checks what the topic's settings bound, and puts the batch into the order of its partition.

@@ -11,12 +11,13 @@
 use super::{
     Acks, Durability, ProduceError, Produced,
     producer::{Producers, Undo, Verdict},
+    space::Space,
 };
 use crate::{
     clock::Clock,
-    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Recovery, dir::Dir},
+    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Outage, Recovery, dir::Dir},
     metrics::Metrics,
-    position::{Offset, TopicPartition},
+    position::{Offset, TopicName, TopicPartition},
     wire::batch::ProducedBatch,
 };
 use std::sync::{
@@ -35,7 +36,9 @@ pub(super) struct Setup {
     pub(super) dir: Arc<dyn Dir>,
     pub(super) options: log::Options,
     pub(super) last_stop: LastStop,
+    pub(super) outage: Outage,
     pub(super) durability: Durability,
+    pub(super) space: Space,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) common: Common,
@@ -236,26 +239,16 @@ pub(super) struct Opened {
 /// # Errors
 /// As the log says.
 pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
-    let (log, recovery) = Log::open(setup.dir, setup.options, setup.last_stop)?;
-    if let Some(torn) = &recovery.torn_tail {
-        setup.metrics.log_torn_tails.inc();
-        tracing::warn!(
-            topic = %setup.place.topic, partition = %setup.place.partition,
-            file = %torn.path.display(), byte = torn.position, offset = %torn.offset,
-            bytes = torn.bytes, "cut a torn tail"
-        );
-    }
-    for (from, to) in &recovery.holes {
-        tracing::error!(
-            topic = %setup.place.topic, partition = %setup.place.partition, %from, %to,
-            "records are damaged and cannot be read"
-        );
-    }
-    let producers = restore(&setup.place, &recovery, setup.clock.now_ms());
+    let Setup { place, dir, options, last_stop, outage, .. } = setup;
+    let (log, recovery) = Log::open_after(dir, options, last_stop, outage)?;
+    tell_recovery(&place, &recovery, &setup.metrics);
+    log.reader().count_holes_on(&setup.metrics.log_holes);
+    let producers = restore(&place, &recovery, setup.clock.now_ms());
     let status = Arc::new(Status::default());
     status.durable_end.store(log.log_end().get(), Ordering::Release);
+    let leader_epoch = log.leader_epoch();
     let owner = Owner {
-        place: setup.place,
+        place,
         log,
         producers,
         durability: setup.durability,
@@ -263,9 +256,27 @@ pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
         metrics: setup.metrics,
         common: setup.common,
         status,
+        space: setup.space,
         is_dirty: false,
     };
-    Ok(Opened { owner, leader_epoch: setup.last_stop.leader_epoch })
+    Ok(Opened { owner, leader_epoch })
+}
+
+/// What a start has found, each once.
+fn tell_recovery(place: &TopicPartition, recovery: &Recovery, metrics: &Metrics) {
+    let (topic, partition) = (&place.topic, place.partition);
+    if let Some(torn) = &recovery.torn_tail {
+        metrics.log_torn_tails.inc();
+        tracing::warn!(
+            %topic, %partition, file = %torn.path.display(), byte = torn.position,
+            offset = %torn.offset, bytes = torn.bytes, kept = ?torn.kept, "cut a torn tail"
+        );
+    }
+    for (from, to) in &recovery.holes {
+        tracing::error!(
+            %topic, %partition, %from, %to, "records are damaged and cannot be read"
+        );
+    }
 }
 
 /// The producers as of the end of the log.
@@ -379,6 +390,7 @@ struct Owner {
     metrics: Arc<Metrics>,
     common: Common,
     status: Arc<Status>,
+    space: Space,
     /// Something was written that is not synced.
     is_dirty: bool,
 }
@@ -519,6 +531,10 @@ impl Owner {
         if batches.is_empty() {
             return Ok(());
         }
+        // What is left is for what is accepted already; its dead letters are part of that.
+        if self.space.is_full() && !is_dead_letters(&self.place.topic) {
+            return Err(Refusal::Full);
+        }
         let headers = batches.iter().map(ProducedBatch::header);
         let (bytes, records) = headers.fold((0, 0_i64), |(bytes, records), header| {
             (bytes + header.size_bytes, records + i64::from(header.record_count))
@@ -609,6 +625,10 @@ impl Owner {
         self.log.close().map_err(|error| error.to_string())?;
         Ok(end)
     }
+}
+
+fn is_dead_letters(topic: &TopicName) -> bool {
+    topic.as_str().ends_with(".dlq")
 }
 
 impl Waiters {

@@ -9,12 +9,14 @@
 use super::{
     Durability, ProduceError, StartError,
     configs::{self, ConfigError, Configs, Settings},
+    lost,
     meta::{LastRun, Meta, TopicRecord},
     partition::{self, Opened, PartitionHandle},
+    space::Space,
 };
 use crate::{
     clock::Clock,
-    log::{LastStop, OpenError, dir::RealDir},
+    log::{self, LastStop, OpenError, Outage, disk::Disk},
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
 };
@@ -22,7 +24,7 @@ use arc_swap::ArcSwap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -139,6 +141,7 @@ pub struct Topics {
 
 /// What all partitions are opened with.
 pub(super) struct Setup {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) log_dir: PathBuf,
     pub(super) durability: Durability,
     pub(super) message_bytes_default: u32,
@@ -146,6 +149,9 @@ pub(super) struct Setup {
     pub(super) meta: Meta,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) space: Space,
+    /// What others know to have been durable, beside `broker.redb`.
+    pub(super) floors: HashMap<TopicPartition, Offset>,
     pub(super) common: partition::Common,
 }
 
@@ -161,7 +167,7 @@ impl Topics {
     ) -> Result<Self, StartError> {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (inbox, commands) = mpsc::channel(INBOX_COMMANDS_MAX);
-        let LastRun { leader_epoch, was_clean, topics, durable_ends, .. } = last_run;
+        let LastRun { leader_epoch, was_clean, outage, topics, durable_ends, .. } = last_run;
         let owner = Owner {
             setup: Arc::new(setup),
             leader_epoch,
@@ -169,16 +175,21 @@ impl Topics {
             keeper: keeper.clone(),
         };
         owner.clear_deleted().await;
+        let floor = |place: &TopicPartition| {
+            let floors = [durable_ends.get(place), owner.setup.floors.get(place)];
+            floors.into_iter().flatten().max().copied().unwrap_or_default()
+        };
         for (name, record) in topics {
-            let last_stop = |place: &TopicPartition| LastStop {
-                was_clean,
-                durable_floor: durable_ends.get(place).copied().unwrap_or_default(),
-                leader_epoch,
+            let how = |place: &TopicPartition| How {
+                last_stop: LastStop { was_clean, durable_floor: floor(place), leader_epoch },
+                outage,
+                is_new: false,
             };
             let count = record.partitions;
-            let opened = owner.open(&name, 0..count, &record.configs, last_stop).await?;
+            let opened = owner.open(&name, 0..count, &record.configs, how).await?;
             owner.publish(&name, record.id, record.configs, owner.run(opened));
         }
+        owner.tell_strays().await;
         keeper.spawn(own(owner, commands));
         Ok(Self { snapshot, inbox })
     }
@@ -401,14 +412,15 @@ impl Owner {
         for partition in &topic.partitions {
             partition.abandon().await;
         }
-        let log_dir = self.setup.log_dir.clone();
+        let setup = Arc::clone(&self.setup);
         let places: Vec<_> = topic.places().map(|(place, _)| place).collect();
         let id = topic.id;
         let removed = blocking(move || {
+            let dir = setup.disk.dir(&setup.log_dir)?;
             places.iter().try_for_each(|place| {
-                let gone = log_dir.join(format!("{place}.{id}{DELETED_SUFFIX}"));
-                std::fs::rename(log_dir.join(place.to_string()), &gone)?;
-                std::fs::remove_dir_all(&gone)
+                let gone = format!("{place}.{id}{DELETED_SUFFIX}");
+                dir.rename(&place.to_string(), &gone)?;
+                setup.disk.remove_dir(&setup.log_dir.join(gone))
             })
         });
         if let Err(error) = removed.await {
@@ -505,12 +517,12 @@ impl Owner {
         configs: &Configs,
     ) -> Result<Vec<Opened>, TopicError> {
         let leader_epoch = self.leader_epoch;
-        let last_stop = |_: &TopicPartition| LastStop {
-            was_clean: false,
-            durable_floor: Offset::ZERO,
-            leader_epoch,
+        let how = |_: &TopicPartition| How {
+            last_stop: LastStop { was_clean: false, durable_floor: Offset::ZERO, leader_epoch },
+            outage: Outage::Machine,
+            is_new: true,
         };
-        let opened = self.open(name, partitions, configs, last_stop).await;
+        let opened = self.open(name, partitions, configs, how).await;
         opened.map_err(|error| storage_error(name, &error))
     }
 
@@ -520,20 +532,16 @@ impl Owner {
         name: &TopicName,
         partitions: std::ops::Range<u32>,
         configs: &Configs,
-        last_stop: impl Fn(&TopicPartition) -> LastStop,
+        how: impl Fn(&TopicPartition) -> How,
     ) -> Result<Vec<Opened>, StartError> {
         let options = self.settings(configs).log;
         let opening = partitions.map(|index| {
             let index = i32::try_from(index).ok().and_then(Partition::new);
             let partition = index.expect("at most PARTITIONS_MAX");
             let place = TopicPartition { topic: name.clone(), partition };
-            let last_stop = last_stop(&place);
+            let how = how(&place);
             let (setup, options) = (Arc::clone(&self.setup), options.clone());
-            async move {
-                let named = place.clone();
-                let opened = blocking(move || open(&setup, place, options, last_stop)).await;
-                opened.map_err(|error| StartError::Log(named, error))
-            }
+            blocking(move || open(&setup, place, options, &how))
         });
         stream::iter(opening).buffered(OPENING_MAX).try_collect().await
     }
@@ -544,14 +552,15 @@ impl Owner {
         name: &TopicName,
         partitions: std::ops::Range<u32>,
     ) -> Result<(), TopicError> {
-        let (log_dir, topic) = (self.setup.log_dir.clone(), name.clone());
+        let (setup, topic) = (Arc::clone(&self.setup), name.clone());
         let moved = blocking(move || {
-            for index in partitions {
-                let dir = log_dir.join(format!("{topic}-{index}"));
-                if dir.exists() {
-                    let aside = format!("{topic}-{index}.{}-stray", Uuid::new_v4());
-                    tracing::warn!(dir = %dir.display(), aside, "moved a stray directory aside");
-                    std::fs::rename(&dir, log_dir.join(aside))?;
+            let log_dir = setup.disk.dir(&setup.log_dir)?;
+            let there = log_dir.list()?;
+            for dir in partitions.map(|index| format!("{topic}-{index}")) {
+                if there.contains(&dir) {
+                    let aside = format!("{dir}.{}-stray", Uuid::new_v4());
+                    tracing::warn!(dir, aside, "moved a stray directory aside");
+                    log_dir.rename(&dir, &aside)?;
                 }
             }
             Ok::<_, std::io::Error>(())
@@ -559,42 +568,75 @@ impl Owner {
         moved.await.map_err(|error| storage_error(name, &error))
     }
 
+    /// Tells of directories that belong to no topic. They stay.
+    async fn tell_strays(&self) {
+        let setup = Arc::clone(&self.setup);
+        let listed = blocking(move || setup.disk.dir(&setup.log_dir)?.list()).await;
+        let Ok(names) = listed else { return };
+        let places = names.iter().filter_map(|name| lost::parse_place(name));
+        let snapshot = self.snapshot.load();
+        for place in places {
+            let topic = snapshot.by_name.get(place.topic.as_str());
+            if topic.and_then(|topic| topic.partition(place.partition)).is_none() {
+                tracing::warn!(%place, "a directory below log/ belongs to no topic");
+            }
+        }
+    }
+
     /// Removes what deletions left behind.
     async fn clear_deleted(&self) {
-        let log_dir = self.setup.log_dir.clone();
-        let cleared = blocking(move || clear_deleted(&log_dir));
+        let setup = Arc::clone(&self.setup);
+        let cleared = blocking(move || clear_deleted(&setup));
         if let Err(error) = cleared.await {
             tracing::warn!(%error, "files of deleted topics are left");
         }
     }
 }
 
+/// How one partition is opened.
+struct How {
+    last_stop: LastStop,
+    outage: Outage,
+    /// It is created; else it must be there.
+    is_new: bool,
+}
+
 /// Opens one partition. Blocks on the disk.
 fn open(
     setup: &Setup,
     place: TopicPartition,
-    options: crate::log::Options,
-    last_stop: LastStop,
-) -> Result<Opened, OpenError> {
+    options: log::Options,
+    how: &How,
+) -> Result<Opened, StartError> {
     let path = setup.log_dir.join(place.to_string());
-    let dir = RealDir::open(&path).map_err(|source| OpenError::Io { path, source })?;
-    partition::open(partition::Setup {
+    let failed = |source| {
+        let error = OpenError::Io { path: path.clone(), source };
+        StartError::Log(place.clone(), error)
+    };
+    let dir = setup.disk.dir(&path).map_err(failed)?;
+    if !how.is_new && !log::has_segments(&*dir).map_err(failed)? {
+        return Err(StartError::LogMissing { place, path });
+    }
+    let named = place.clone();
+    let opened = partition::open(partition::Setup {
         place,
-        dir: Arc::new(dir),
+        dir,
         options,
-        last_stop,
+        last_stop: how.last_stop,
+        outage: how.outage,
         durability: setup.durability,
+        space: setup.space.clone(),
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
         common: setup.common.clone(),
-    })
+    });
+    opened.map_err(|error| StartError::Log(named, error))
 }
 
-fn clear_deleted(log_dir: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(log_dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(DELETED_SUFFIX) {
-            std::fs::remove_dir_all(entry.path())?;
+fn clear_deleted(setup: &Setup) -> std::io::Result<()> {
+    for name in setup.disk.dir(&setup.log_dir)?.list()? {
+        if name.ends_with(DELETED_SUFFIX) {
+            setup.disk.remove_dir(&setup.log_dir.join(name))?;
         }
     }
     Ok(())

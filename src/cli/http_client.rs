@@ -6,8 +6,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
-use tokio::{net::TcpStream, time::timeout};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 
 /// Longest time of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,8 +60,26 @@ impl fmt::Display for Base {
 /// A client of one daemon.
 #[derive(Clone, Debug)]
 pub(super) struct HttpClient {
-    base: Base,
+    way: Way,
     token: Option<String>,
+    timeout: Duration,
+}
+
+/// How a daemon is reached.
+#[derive(Clone, Debug)]
+enum Way {
+    Address(Base),
+    /// The socket in its data directory.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(base) => base.fmt(f),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What the daemon answered.
@@ -82,7 +104,19 @@ impl Answer {
 
 impl HttpClient {
     pub(super) fn new(base: Base, token: Option<String>) -> Self {
-        Self { base, token }
+        Self { way: Way::Address(base), token, timeout: REQUEST_TIMEOUT }
+    }
+
+    /// A client of the daemon that listens on this socket.
+    pub(super) fn by_socket(path: PathBuf) -> Self {
+        Self { way: Way::Socket(path), token: None, timeout: REQUEST_TIMEOUT }
+    }
+
+    /// With so much time for each request.
+    #[must_use]
+    #[allow(dead_code, reason = "the first verb that needs it is backup")]
+    pub(super) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Answer, String> {
@@ -97,10 +131,22 @@ impl HttpClient {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Answer, String> {
+        let body = body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        self.send(method, path, body, headers).await
+    }
+
+    /// As [`HttpClient::request`], with a body of any type.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, Bytes)>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
         let request = self.build(method, path, body, headers)?;
-        match timeout(REQUEST_TIMEOUT, self.exchange(request)).await {
-            Ok(answer) => answer.map_err(|error| format!("{}: {error}", self.base)),
-            Err(_) => Err(format!("{}: no answer within {REQUEST_TIMEOUT:?}", self.base)),
+        match timeout(self.timeout, self.exchange(request)).await {
+            Ok(answer) => answer.map_err(|error| format!("{}: {error}", self.way)),
+            Err(_) => Err(format!("{}: no answer within {:?}", self.way, self.timeout)),
         }
     }
 
@@ -108,43 +154,76 @@ impl HttpClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<(&str, Bytes)>,
         headers: &[(&str, &str)],
     ) -> Result<Request<Full<Bytes>>, String> {
-        let mut request =
-            Request::builder().method(method).uri(path).header(header::HOST, self.base.authority());
+        let host = match &self.way {
+            Way::Address(base) => base.authority(),
+            Way::Socket(_) => "localhost",
+        };
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some((content_type, _)) = &body {
+            request = request.header(header::CONTENT_TYPE, *content_type);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let body = body.map_or_else(Bytes::new, |(_, body)| body);
         request.body(Full::new(body)).map_err(|error| error.to_string())
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let text = |error: hyper::Error| error.to_string();
-        let stream =
-            TcpStream::connect(self.base.authority()).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(text)?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| error.to_string())?.to_bytes();
-            Ok(Answer { status: head.status, headers: head.headers, body })
-        };
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            // The connection may end right after the last byte: the answer is then there already.
-            _ = &mut connection => exchange.await,
+        match &self.way {
+            Way::Address(base) => {
+                let stream = TcpStream::connect(base.authority()).await;
+                exchange_on(stream.map_err(|error| error.to_string())?, request).await
+            }
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await;
+                exchange_on(stream.map_err(|error| no_daemon(&error))?, request).await
+            }
         }
+    }
+}
+
+async fn exchange_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(text)?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    };
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // The connection may end right after the last byte: the answer is then there already.
+        _ = &mut connection => exchange.await,
+    }
+}
+
+/// Why the socket in a data directory cannot be connected to.
+fn no_daemon(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "no daemon runs on this data directory; start one, or name another with --data-dir DIR \
+             or --http URL"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "only the user that runs the daemon may use its socket; use that user's account, or \
+             --http URL with an administrator's token"
+                .to_owned()
+        }
+        _ => error.to_string(),
     }
 }
 

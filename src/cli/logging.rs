@@ -1,4 +1,7 @@
 //! Log lines go to standard error: text on a terminal, JSON elsewhere.
+//!
+//! Invariant: nothing but our own words is logged. The subscriber is built without its bridge from
+//! the `log` crate: tungstenite logs whole messages by that, tokens and tasks among them.
 
 use crate::config::{LogFormat, Logging};
 use std::io::{self, IsTerminal};

@@ -2,22 +2,33 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
 
+mod admin;
+mod backup;
+mod completion;
 mod config_verb;
+mod dlq;
 pub mod groups;
 mod healthcheck;
 mod http_client;
 pub mod kafka_client;
 mod logging;
+mod migrate;
 mod output;
+mod rebuild;
 pub mod records;
+mod repair;
+mod restore;
 mod running;
 mod selftest;
 pub mod send;
 mod serve;
+mod status;
 mod tail;
 mod token;
 pub mod topics;
+mod verify;
 mod version;
+mod waiting;
 mod ws_client;
 
 use crate::{
@@ -67,6 +78,16 @@ impl From<VerbError> for Failure {
     }
 }
 
+/// Does blocking work away from the async workers; its error is told whole.
+async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| Failure::Failed(daemon::chain(&error))),
+        Err(error) => Err(Failure::Failed(error.to_string())),
+    }
+}
+
 /// A parsed command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -101,10 +122,30 @@ enum Verb {
     Groups(groups::GroupsArgs),
     /// Drive every flow over real sockets, against a throw-away daemon or a running one
     Selftest(selftest::SelftestArgs),
+    /// List what is damaged in the log of a stopped daemon, or do what you decide about it
+    Repair(repair::RepairArgs),
+    /// List, show, redrive and dismiss dead letters
+    Dlq(dlq::DlqArgs),
+    /// List events that wait for their tasks
+    Waiting(waiting::WaitingArgs),
+    /// Print where a running daemon stands
+    Status(status::StatusArgs),
     /// Check or print the configuration
     Config(config_verb::ConfigArgs),
     /// Ask a running daemon whether it is ready
     Healthcheck(healthcheck::HealthcheckArgs),
+    /// Look at everything in a data directory or backup, and change nothing
+    Verify(verify::VerifyArgs),
+    /// Make the tasks anew from the log, with the daemon stopped
+    Rebuild(rebuild::RebuildArgs),
+    /// Copy a running daemon, or the directory of a stopped one, into a directory
+    Backup(backup::BackupArgs),
+    /// Make a data directory from a backup
+    Restore(restore::RestoreArgs),
+    /// Bring a data directory of an older version up to this one's formats
+    Migrate(migrate::MigrateArgs),
+    /// Print a script that completes commands in a shell
+    Completion(completion::CompletionArgs),
     /// Print the version
     Version(version::VersionArgs),
 }
@@ -121,7 +162,7 @@ impl Command {
     /// # Errors
     /// See [`Failure`]. A reader of our output that went away is no failure.
     pub async fn run(self) -> Result<(), Failure> {
-        match self.dispatch().await {
+        match Box::pin(self.dispatch()).await {
             Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
         }
@@ -139,8 +180,18 @@ impl Command {
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),
             Some(Verb::Tail(args)) => tail::run(args, &flags).await,
             Some(Verb::Selftest(args)) => selftest::run(args, &flags).await,
+            Some(Verb::Repair(args)) => repair::run(&args, &flags),
+            Some(Verb::Dlq(args)) => dlq::run(args, &flags).await,
+            Some(Verb::Waiting(args)) => waiting::run(args, &flags).await,
+            Some(Verb::Status(args)) => status::run(args, &flags).await,
             Some(Verb::Config(args)) => config_verb::run(&args, &flags),
             Some(Verb::Healthcheck(args)) => healthcheck::run(args, &flags).await,
+            Some(Verb::Verify(args)) => verify::run(args, &flags).await,
+            Some(Verb::Rebuild(args)) => rebuild::run(args, &flags).await,
+            Some(Verb::Backup(args)) => backup::run(args, &flags).await,
+            Some(Verb::Restore(args)) => restore::run(args, &flags).await,
+            Some(Verb::Migrate(args)) => migrate::run(args, &flags).await,
+            Some(Verb::Completion(args)) => completion::run(&args, &mut io::stdout()),
             Some(Verb::Version(args)) => version::run(&args),
         }
     }

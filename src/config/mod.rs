@@ -61,6 +61,7 @@ pub struct Config {
     /// Time that the whole stop may take.
     pub stop_timeout: Duration,
     secret: Option<Secret>,
+    jwks: Option<auth::JwksSource>,
     jwt_audience: Option<String>,
     jwt_issuer: Option<String>,
     kafka_advertise: Option<(String, u16)>,
@@ -70,7 +71,8 @@ pub struct Config {
     durability: Durability,
     dedup_window: (Duration, u64),
     changes_keep: (Duration, u64),
-    http_connections_max: usize,
+    http_limits: http::Limits,
+    is_rate_per_user_auto: bool,
     sessions_per_user_max: usize,
     kafka_connections_max: usize,
     kafka_port: PortOptions,
@@ -158,10 +160,17 @@ pub enum ConfigError {
         /// Where it would be.
         path: PathBuf,
     },
+    /// Tokens are checked with public keys only.
+    #[error(
+        "tokens are checked by --jwt-jwks, so only its issuer can sign one; give a token of its, \
+         or a secret of ours beside it (--jwt-secret-file FILE)"
+    )]
+    NoSigningKey,
     /// HTTP beyond loopback in development mode.
     #[error(
         "--http-listen {0} is reachable from other machines, and no token would be asked for; \
-         give --jwt-secret-file FILE (or TASKWIRE_JWT_SECRET), or listen on 127.0.0.1"
+         give --jwt-secret-file FILE (or TASKWIRE_JWT_SECRET) or --jwt-jwks FILE|URL, or listen \
+         on 127.0.0.1"
     )]
     OpenHttp(SocketAddr),
     /// Kafka beyond loopback without login.
@@ -211,6 +220,7 @@ impl Config {
             drain_timeout: parsed(layers, &settings::DRAIN_TIMEOUT, value::duration)?,
             stop_timeout: parsed(layers, &settings::STOP_TIMEOUT, value::duration)?,
             secret: secret(layers)?,
+            jwks: optional(layers, &settings::JWT_JWKS, value::jwks)?,
             jwt_audience: layers.one(&settings::JWT_AUDIENCE)?,
             jwt_issuer: layers.one(&settings::JWT_ISSUER)?,
             kafka_advertise: optional(layers, &settings::KAFKA_ADVERTISE, value::host_port)?,
@@ -222,7 +232,8 @@ impl Config {
             durability: parsed(layers, &settings::DURABILITY, value::durability)?,
             dedup_window: window(layers, &settings::DEDUP_WINDOW)?,
             changes_keep: window(layers, &settings::CHANGES_KEEP)?,
-            http_connections_max: parsed(layers, &settings::HTTP_CONNECTIONS_MAX, value::size)?,
+            http_limits: http_limits(layers)?,
+            is_rate_per_user_auto: required(layers, &settings::HTTP_RATE_PER_USER)? == AUTO,
             sessions_per_user_max: parsed(layers, &settings::SESSIONS_PER_USER_MAX, value::size)?,
             kafka_connections_max: parsed(layers, &settings::KAFKA_CONNECTIONS_MAX, value::size)?,
             kafka_port: kafka_port(layers)?,
@@ -239,9 +250,9 @@ impl Config {
         }
     }
 
-    /// No secret is configured: no token means user `dev`.
+    /// Neither a secret nor a JWKS is configured: no token means user `dev`.
     pub const fn is_development(&self) -> bool {
-        self.secret.is_none()
+        self.secret.is_none() && self.jwks.is_none()
     }
 
     /// What is allowed and still worth a word, one clause each.
@@ -253,6 +264,12 @@ impl Config {
             let bytes = secret.expose().len();
             let min = auth::SECRET_BYTES_MIN;
             warnings.push(format!("the JWT secret has {bytes} bytes; use {min} or more"));
+        }
+        if let Some(source) = self.jwks.as_ref().filter(|source| source.is_in_the_clear()) {
+            warnings.push(format!(
+                "{source} is fetched without TLS: whoever can change the answer on its way can be \
+                 any user; use https"
+            ));
         }
         if let Some(open) = first_open(&self.kafka_listen) {
             warnings.push(format!(
@@ -266,37 +283,35 @@ impl Config {
         warnings
     }
 
-    /// The secret that tokens are signed with; in development mode the one of the data directory,
-    /// made there (the directory must exist) if need be.
+    /// The secret that tokens are signed with, as a daemon has left it in development mode.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is none to sign with.
+    pub fn existing_secret(&self) -> Result<Secret, ConfigError> {
+        match (&self.secret, &self.jwks) {
+            (Some(secret), _) => Ok(secret.clone()),
+            (None, Some(_)) => Err(ConfigError::NoSigningKey),
+            (None, None) => secret::existing(&self.data_dir),
+        }
+    }
+
+    /// Options of authentication. In development mode the secret is made in the data directory
+    /// (which must exist) if need be.
     ///
     /// # Errors
     /// The data directory refuses.
-    pub fn signing_secret(&self) -> Result<Secret, ConfigError> {
-        match &self.secret {
-            Some(secret) => Ok(secret.clone()),
-            None => secret::development(&self.data_dir),
-        }
-    }
-
-    /// As [`Config::signing_secret`], but a secret that is not there stays so.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn existing_secret(&self) -> Result<Secret, ConfigError> {
-        match &self.secret {
-            Some(secret) => Ok(secret.clone()),
-            None => secret::existing(&self.data_dir),
-        }
-    }
-
-    /// Options of authentication.
-    pub fn auth_options(&self, secret: &Secret) -> auth::Options {
-        auth::Options {
-            secret: secret.expose().to_vec(),
+    pub fn auth_options(&self) -> Result<auth::Options, ConfigError> {
+        let secret = match &self.secret {
+            None if self.is_development() => Some(secret::development(&self.data_dir)?),
+            configured => configured.clone(),
+        };
+        Ok(auth::Options {
+            secret: secret.map(|secret| secret.expose().to_vec()).unwrap_or_default(),
+            jwks: self.jwks.clone(),
             is_development: self.is_development(),
             audience: self.jwt_audience.clone(),
             issuer: self.jwt_issuer.clone(),
-        }
+        })
     }
 
     /// What a token says that a daemon of this configuration takes.
@@ -319,6 +334,7 @@ impl Config {
             connections_max: self.kafka_connections_max,
             port: self.kafka_port,
             reserved_topics: vec![self.topic.clone(), self.dead_letter_topic()],
+            closed_topics: vec![self.dead_letter_topic()],
             reserved_group: GROUP.to_owned(),
         }
     }
@@ -349,18 +365,21 @@ impl Config {
             recent_changes_max: RECENT_CHANGES_MAX,
             recent_bytes_max: RECENT_BYTES_MAX,
             sessions_per_user_max: self.sessions_per_user_max,
-            sessions_max: self.http_connections_max,
+            sessions_max: self.http_limits.connections_max,
         }
     }
 
     /// Options of HTTP.
     pub fn http_options(&self) -> http::Options {
+        let mut limits = self.http_limits.clone();
+        if self.is_development() && self.is_rate_per_user_auto {
+            // Whoever asks is at this machine, and mostly one user.
+            limits.rate_per_user = None;
+        }
         http::Options {
             topic: self.topic.clone(),
-            body_bytes_max: BODY_BYTES_MAX,
-            header_timeout: HEADER_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
-            connections_max: self.http_connections_max,
+            limits,
             allow_origins: self.allow_origins.clone(),
             protects_metrics: self.protects_metrics,
         }
@@ -377,14 +396,54 @@ const MESSAGE_BYTES_MAX: u32 = 1_048_588;
 const PORT_MEMORY_BYTES_MIN: usize = 32 << 20;
 /// As docs/rest.md says; the longest description, escaped throughout, is 120 kB of it.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// `http-rate-per-user` by itself; in development mode it is off then.
+const AUTO: &str = "auto";
+/// A tenth of what two cores can write, so that one user leaves most of it to the others.
+const RATE_PER_USER: &str = "2000/s,10000";
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A restart reads the log again from the last checkpoint: 20,000 records are half a second.
 const CHECKPOINT_RECORDS: u64 = 20_000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const STORE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Disk that is kept back for what was accepted already: the store wants half of its cache and
+/// 32 MiB free before it begins a commit, and the log needs some for dead letters.
+pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
 const RECENT_CHANGES_MAX: usize = 256;
 const RECENT_BYTES_MAX: usize = 256 * 1024;
+
+fn http_limits(layers: &Layers) -> Result<http::Limits, ConfigError> {
+    let duration = |setting| parsed(layers, setting, value::duration);
+    let rate = |setting| parsed(layers, setting, |text| value::or_off(text, value::rate));
+    Ok(http::Limits {
+        body_bytes_max: BODY_BYTES_MAX,
+        header_timeout: duration(&settings::HTTP_HEADER_TIMEOUT)?,
+        body_timeout: duration(&settings::HTTP_BODY_TIMEOUT)?,
+        answer_timeout: duration(&settings::HTTP_ANSWER_TIMEOUT)?,
+        connections_max: parsed(layers, &settings::HTTP_CONNECTIONS_MAX, value::size)?,
+        connections_per_address_max: parsed(
+            layers,
+            &settings::HTTP_CONNECTIONS_PER_ADDRESS_MAX,
+            |text| value::or_off(text, value::size),
+        )?,
+        rate_per_user: parsed(layers, &settings::HTTP_RATE_PER_USER, |text| {
+            let text = if text == AUTO { RATE_PER_USER } else { text };
+            value::or_off(text, value::rate)
+        })?,
+        rate_per_address: rate(&settings::HTTP_RATE_PER_ADDRESS)?,
+        auth_failures_per_address: rate(&settings::AUTH_FAILURES_PER_ADDRESS)?,
+        socket: http::SocketLimits {
+            rate: rate(&settings::SOCKET_RATE)?,
+            ping_interval: PING_INTERVAL,
+            pong_timeout: PONG_TIMEOUT,
+            write_timeout: SOCKET_WRITE_TIMEOUT,
+            close_timeout: CLOSE_TIMEOUT,
+        },
+    })
+}
 
 fn did_you_mean(suggestion: &Option<String>) -> String {
     match suggestion {

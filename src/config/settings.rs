@@ -94,6 +94,8 @@ settings! {
     JWT_SECRET_FILE: One Everywhere, "jwt-secret-file" = "FILE", "";
     /// The HS256 secret itself
     JWT_SECRET: One VariableOnly, "jwt-secret" = "SECRET", "";
+    /// Public keys of the tokens (RS256, ES256, EdDSA): a JWKS file, or the URL of one
+    JWT_JWKS: One Everywhere, "jwt-jwks" = "FILE|URL", "";
     /// `aud` that tokens must have
     JWT_AUDIENCE: One Everywhere, "jwt-audience" = "TEXT", "";
     /// `iss` that tokens must have
@@ -114,6 +116,25 @@ settings! {
     CHANGES_KEEP: One Everywhere, "changes-keep" = "DURATION,COUNT", "7d,1000000";
     /// Most connections on the HTTP port, WebSockets among them
     HTTP_CONNECTIONS_MAX: One Everywhere, "http-connections-max" = "COUNT", "20000";
+    /// Most connections of one address on the HTTP port; loopback is not limited
+    HTTP_CONNECTIONS_PER_ADDRESS_MAX: One Everywhere,
+        "http-connections-per-address-max" = "COUNT|off", "1000";
+    /// Time for the headers of a request; an idle connection is closed after it too
+    HTTP_HEADER_TIMEOUT: One Everywhere, "http-header-timeout" = "DURATION", "10s";
+    /// Time for the whole body of a request
+    HTTP_BODY_TIMEOUT: One Everywhere, "http-body-timeout" = "DURATION", "30s";
+    /// Time that a client may let its answer wait before the connection is cut
+    HTTP_ANSWER_TIMEOUT: One Everywhere, "http-answer-timeout" = "DURATION", "60s";
+    /// Requests of one user, and how many at once; `auto` is 2000/s,10000, in development mode off
+    HTTP_RATE_PER_USER: One Everywhere, "http-rate-per-user" = "auto|COUNT/s,BURST|off", "auto";
+    /// Requests from one address, and how many at once; loopback is not limited
+    HTTP_RATE_PER_ADDRESS: One Everywhere,
+        "http-rate-per-address" = "COUNT/s,BURST|off", "4000/s,20000";
+    /// Refused tokens from one address, and how many at once; loopback is not limited
+    AUTH_FAILURES_PER_ADDRESS: One Everywhere,
+        "auth-failures-per-address" = "COUNT/m,BURST|off", "60/m,60";
+    /// Frames from one WebSocket, pings among them, and how many at once
+    SOCKET_RATE: One Everywhere, "socket-rate" = "COUNT/s,BURST|off", "20/s,200";
     /// Most WebSockets of one user
     SESSIONS_PER_USER_MAX: One Everywhere, "sessions-per-user-max" = "COUNT", "1000";
     /// Most connections on the Kafka port

@@ -70,12 +70,32 @@ fn a_wrong_value_names_its_setting_and_what_is_allowed() {
     check("log", "loud=very", "is no filter");
     check("offset-reset", "newest", "allowed are earliest, latest");
     check("http-connections-max", "0", "is no count");
+    check("http-rate-per-user", "100", "is no rate; allowed are COUNT/s,BURST");
+    check("http-rate-per-user", "100/d,1", "is no rate");
+    check("socket-rate", "0/s,1", "is no count");
     check("kafka", "a:9092", "this build has no Kafka cluster client");
     let (_dir, file) = with_file("topic = [\"a\"]\n");
     refused(&file, &[], "topic in ");
     let (_dir, file) = with_file("topic = \n");
     refused(&file, &[], "is not valid TOML");
     refused(&Flags::default(), &[("TASKWIRE_TOPIC", "")], "TASKWIRE_TOPIC: must not be empty");
+}
+
+#[test]
+fn users_are_limited_unless_it_is_development() {
+    let limits = |values: &[(&'static str, &str)], variables| {
+        let config = Config::resolve(&flags(values), environment(variables)).expect("good");
+        config.http_options().limits
+    };
+    let secret = [("TASKWIRE_JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+    assert_eq!(limits(&[], &[]).rate_per_user, None);
+    let usual = http::Rate::new(2_000, Duration::from_secs(1), 10_000);
+    assert_eq!(limits(&[], &secret).rate_per_user, usual);
+    let given = [("http-rate-per-user", "30/m, 5")];
+    assert_eq!(limits(&given, &[]).rate_per_user, http::Rate::new(30, Duration::from_secs(60), 5));
+    assert_eq!(limits(&[("http-rate-per-user", "off")], &secret).rate_per_user, None);
+    let off = [("http-connections-per-address-max", "off")];
+    assert_eq!(limits(&off, &[]).connections_per_address_max, None);
 }
 
 #[test]
@@ -106,13 +126,39 @@ fn secrets_come_by_file_or_variable_and_are_not_printed() {
     let path = path.to_str().expect("UTF-8");
     let by_file = flags(&[("jwt-secret-file", path)]);
     let config = Config::resolve(&by_file, Vec::new()).expect("good");
-    assert_eq!(config.signing_secret().expect("there").expose(), b"hunter2hunter2");
+    assert_eq!(config.auth_options().expect("good").secret, b"hunter2hunter2");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(config.warnings()[0].contains("14 bytes"));
     refused(&by_file, &[("TASKWIRE_JWT_SECRET", "x")], "give one of them");
     refused(&flags(&[("jwt-secret-file", "/nowhere/key")]), &[], "cannot read /nowhere/key");
     fs::write(path, "\n").expect("written");
     refused(&by_file, &[], "holds no secret");
+}
+
+#[test]
+fn a_jwks_ends_development_mode_and_signs_nothing() {
+    let url = flags(&[("jwt-jwks", "https://issuer.example/keys?key=hunter2")]);
+    let config = Config::resolve(&url, Vec::new()).expect("good");
+    assert!(!config.is_development() && config.warnings().is_empty());
+    assert!(matches!(config.existing_secret(), Err(ConfigError::NoSigningKey)));
+    let options = config.auth_options().expect("good");
+    assert!(options.secret.is_empty() && options.jwks.is_some());
+    assert!(!format!("{config:?} {options:?}").contains("hunter2"));
+    let secret = [("TASKWIRE_JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+    let both = Config::resolve(&url, environment(&secret)).expect("good");
+    assert!(both.existing_secret().is_ok());
+    let open = url.with("http-listen", &["0.0.0.0:8000"]);
+    Config::resolve(&open, Vec::new()).expect("a JWKS is enough for HTTP");
+    let clear = flags(&[("jwt-jwks", "http://issuer.example/keys")]);
+    let config = Config::resolve(&clear, Vec::new()).expect("allowed");
+    assert!(config.warnings()[0].contains("without TLS"));
+    for (bad, expected) in [
+        ("/nowhere/jwks.json", "cannot read"),
+        ("ftp://issuer.example/keys", "http(s)://"),
+        ("https://user:hunter2@issuer.example/keys", "password"),
+    ] {
+        refused(&flags(&[("jwt-jwks", bad)]), &[], expected);
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Text of one setting becomes its typed value. Each function says what is allowed where it
 //! refuses.
 
-use crate::broker::Durability;
-use std::{net::SocketAddr, time::Duration};
+use crate::{
+    auth::{self, JwksSource},
+    broker::Durability,
+    http::Rate,
+};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 /// Why a value is refused, and what is allowed, in one clause.
 pub(super) type Refused = String;
@@ -38,6 +42,31 @@ pub(super) fn count(text: &str) -> Result<u64, Refused> {
 /// [`count`] for bounds of things in memory.
 pub(super) fn size(text: &str) -> Result<usize, Refused> {
     usize::try_from(count(text)?).map_err(|_| format!("{text} is too large"))
+}
+
+/// A value, or `off`.
+pub(super) fn or_off<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, Refused>,
+) -> Result<Option<T>, Refused> {
+    if text == "off" { Ok(None) } else { parse(text).map(Some) }
+}
+
+/// `2000/s,10000`: so many each second (`/m`: minute, `/h`: hour), and so many at once.
+pub(super) fn rate(text: &str) -> Result<Rate, Refused> {
+    let refused = || {
+        format!("{text:?} is no rate; allowed are COUNT/s,BURST (or /m, /h), as 100/s,500, and off")
+    };
+    let (often, burst) = text.split_once(',').ok_or_else(refused)?;
+    let (number, unit) = often.trim().split_once('/').ok_or_else(refused)?;
+    let period_s = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(refused()),
+    };
+    let small = |text: &str| u32::try_from(count(text.trim())?).map_err(|_| refused());
+    Rate::new(small(number)?, Duration::from_secs(period_s), small(burst)?).ok_or_else(refused)
 }
 
 /// `64MiB`, `1GiB`, `512KiB`, or plain bytes; at least `min`.
@@ -124,6 +153,21 @@ pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, Re
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         format!("{text:?} is not known; allowed are {}", names.join(", "))
     })
+}
+
+/// A JWKS file, which is read to see that it is good, or a URL.
+pub(super) fn jwks(text: &str) -> Result<JwksSource, Refused> {
+    let source = JwksSource::parse(text)?;
+    if let JwksSource::File(path) = &source {
+        auth::check_file(path).map_err(|error| chain(&error))?;
+    }
+    Ok(source)
+}
+
+/// The error and its sources in one line.
+fn chain(error: &dyn Error) -> String {
+    let source = error.source().map(|source| format!(": {}", chain(source)));
+    format!("{error}{}", source.unwrap_or_default())
 }
 
 /// An origin as browsers send it.

@@ -1,6 +1,6 @@
 //! One daemon per data directory, and where it can be reached.
 
-use super::StartError;
+use super::{StartError, admin_socket};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 /// The data directory, held by this process until dropped.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     /// The lock lives as long as this handle; the kernel lets go of it when the process dies.
     _lock: File,
@@ -21,7 +21,10 @@ pub(super) struct DataDir {
 
 impl DataDir {
     /// Makes the directory (mode 0700) unless it is there, and takes its lock.
-    pub(super) fn lock(path: &Path) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// `InUse`: a daemon, or a command that changes its files, holds it. `DataDir`.
+    pub fn lock(path: &Path) -> Result<Self, StartError> {
         let failed = |source| StartError::DataDir { path: path.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let mut lock = OpenOptions::new()
@@ -60,8 +63,9 @@ impl DataDir {
         write().map_err(|source| StartError::DataDir { path: place.clone(), source })
     }
 
-    /// Takes the announcement back.
+    /// Takes the announcement and the admin socket back.
     pub(super) fn withdraw(&self) -> io::Result<()> {
+        admin_socket::withdraw(&self.path)?;
         fs::remove_file(self.path.join(ENDPOINTS))
     }
 }

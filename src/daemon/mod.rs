@@ -8,19 +8,25 @@
 //! Invariant: an owner worker that ends unexpectedly ends the daemon with its reason; one bad
 //! connection ends that connection only.
 
+mod admin_socket;
 mod bind;
 mod lock;
+pub mod rebuild;
+#[cfg(test)]
+mod rebuild_tests;
 
-pub use lock::Endpoints;
+pub use admin_socket::{admin_socket, check_admin_socket};
+pub use lock::{DataDir, Endpoints};
 
 use crate::{
     apply::{self, Applied, ApplyError},
-    auth::Authenticator,
+    archive::{self, LogFormatError, backup},
+    auth::{Authenticator, JwksError},
     broker::{self, Broker},
     clock::Clock,
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     feed::{EventLog, embedded::Embedded},
-    http::{self, Http},
+    http::{self, Health, Http},
     hub::Hub,
     metrics::Metrics,
     position::TopicPartition,
@@ -28,13 +34,12 @@ use crate::{
     store::{Processed, Store, StoreError, redb::RedbStore},
     systemd,
 };
-use lock::DataDir;
 use std::{
     collections::HashMap, fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc,
     time::Duration,
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     task::{Id, JoinError, JoinHandle, JoinSet},
     time::{Instant, timeout_at},
 };
@@ -81,6 +86,12 @@ pub enum StartError {
     /// The secret cannot be made or read.
     #[error(transparent)]
     Secret(#[from] ConfigError),
+    /// The JWKS file cannot be read, or is not good.
+    #[error("there are no keys to check tokens with")]
+    Keys(#[from] JwksError),
+    /// The log's files are of another format.
+    #[error(transparent)]
+    LogFormat(#[from] LogFormatError),
     /// The broker.
     #[error("the broker does not start")]
     Broker(#[from] broker::StartError),
@@ -98,8 +109,9 @@ pub enum StartError {
     /// The log lost what the store has processed.
     #[error(
         "the store has processed {place} up to offset {processed}, but its log ends at {log_end}: \
-         part of log/ is missing. Put it back (from a backup of the whole data directory), or move \
-         tasks.redb away to build the tasks again from the log that is left"
+         log/ and broker.redb are of another data directory, or gone. Put them back (from a backup \
+         of the whole data directory), or move tasks.redb away to build the tasks again from the \
+         log that is left"
     )]
     StoreAhead {
         /// The partition.
@@ -166,12 +178,23 @@ impl Daemon {
         let http_listeners = bind::bind_all(&config.http_listen, "--http-listen")?;
         let kafka_listeners = bind::bind_all(&config.kafka_listen, "--kafka-listen")?;
         let data_dir = DataDir::lock(&config.data_dir)?;
-        let secret = config.signing_secret()?;
+        let auth_options = config.auth_options()?;
         let metrics = Arc::new(Metrics::new());
+        let authenticator = Authenticator::new(auth_options, clock.clone(), Arc::clone(&metrics));
+        Box::pin(authenticator.load_keys()).await?; // boxed: TLS is large, and done once
 
-        let broker =
-            Broker::start(config.broker_options(), clock.clone(), Arc::clone(&metrics)).await?;
-        let store = open_store(&config, &broker, Arc::clone(&metrics)).await?;
+        archive::tell_log_format(&config.data_dir)?;
+        // The store first: what it has processed is a floor of the logs.
+        let (store, processed) = open_store(&config, Arc::clone(&metrics)).await?;
+        let floors = processed.iter().map(|(place, processed)| (place.clone(), processed.next));
+        let start = broker::Start {
+            floors: floors.collect(),
+            reserve_bytes: config::RESERVE_BYTES,
+            ..broker::Start::default()
+        };
+        let broker = config.broker_options();
+        let broker = Broker::start_with(broker, start, clock.clone(), Arc::clone(&metrics)).await?;
+        ensure_applied_topic(&config, &broker, &processed).await?;
         let feed: Arc<dyn EventLog> = Arc::new(Embedded::new(broker.clone(), clock.clone(), 1));
         let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
 
@@ -185,19 +208,25 @@ impl Daemon {
             Arc::clone(&metrics),
             apply_shutdown,
         );
+        let clock_of_backups = clock.clone();
         let parts = http::Parts {
-            authenticator: Authenticator::new(config.auth_options(&secret), clock.clone()),
+            authenticator: authenticator.clone(),
             store: Arc::clone(&store),
             feed,
             applied: applied.clone(),
             hub,
             clock,
             metrics,
-            health: health_of(&broker),
+            health: health_of(&broker, &store),
+            backup: backup_of(&broker, &store, clock_of_backups),
         };
         let http = Http::new(config.http_options(), parts);
 
         let mut edges = Edges::new(config.drain_timeout.min(config.stop_timeout));
+        edges.keep_keys(authenticator);
+        if let Some(socket) = admin_socket::bind(&config.data_dir)? {
+            edges.serve_admin(&http, socket);
+        }
         let http_addresses = edges.serve_http(&http, http_listeners);
         let kafka_addresses = edges.serve_kafka(&broker, kafka_listeners);
         let daemon = Self {
@@ -325,7 +354,7 @@ impl Daemon {
             }
         }
         if let Err(error) = self.data_dir.withdraw() {
-            warn!(%error, "endpoints.json is left behind");
+            warn!(%error, "endpoints.json or admin.sock is left behind");
         }
         outcome
     }
@@ -398,6 +427,20 @@ impl Edges {
         })
     }
 
+    fn keep_keys(&mut self, authenticator: Authenticator) {
+        let shutdown = self.shutdown.clone();
+        let worker = async move { authenticator.keep_keys(shutdown).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the refresh of the JWKS".to_owned());
+    }
+
+    fn serve_admin(&mut self, http: &Http, socket: UnixListener) {
+        let (http, shutdown, drain) = (http.clone(), self.shutdown.clone(), self.drain);
+        let worker = async move { http.serve_local(socket, shutdown, drain).await };
+        let id = self.workers.spawn(worker).id();
+        self.names.insert(id, "the admin socket".to_owned());
+    }
+
     fn serve_kafka(&mut self, broker: &Broker, listeners: Vec<TcpListener>) -> Vec<SocketAddr> {
         self.serve("Kafka", listeners, |listener, shutdown, drain| {
             let broker = broker.clone();
@@ -468,27 +511,34 @@ impl Deadline {
     }
 }
 
-/// Opens the store and makes sure that the log has all that it has processed.
+/// Opens the store; tells what it has processed.
 async fn open_store(
     config: &Config,
-    broker: &Broker,
     metrics: Arc<Metrics>,
-) -> Result<Arc<dyn Store>, StartError> {
+) -> Result<(Arc<dyn Store>, HashMap<TopicPartition, Processed>), StartError> {
     let path = config.data_dir.join("tasks.redb");
     let options = config.store_options();
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
     let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??.with_metrics(metrics));
     let start = store.start().await?;
     info!(was_clean = start.was_clean, tasks = store.stats().tasks, "the store is open");
-    for (place, processed) in &start.processed {
+    Ok((store, start.processed))
+}
+
+/// Makes sure that the applied topic is there. One that the store knows and the broker does not is
+/// lost: made anew it would give its offsets a second time.
+async fn ensure_applied_topic(
+    config: &Config,
+    broker: &Broker,
+    processed: &HashMap<TopicPartition, Processed>,
+) -> Result<(), StartError> {
+    let topic = &config.topic;
+    for (place, processed) in processed.iter().filter(|(place, _)| place.topic == *topic) {
         refuse_store_ahead(broker, place, *processed)?;
     }
-    let topic = &config.topic;
-    broker
-        .ensure_topic(topic, PARTITIONS)
-        .await
-        .map_err(|source| StartError::Topic { topic: topic.to_string(), source })?;
-    Ok(store)
+    let ensured = broker.ensure_topic(topic, PARTITIONS).await;
+    ensured.map_err(|source| StartError::Topic { topic: topic.to_string(), source })?;
+    Ok(())
 }
 
 /// Partitions of the applied topic unless it is there with more.
@@ -512,11 +562,35 @@ fn panicked(error: JoinError) -> StoreError {
     StoreError::Database(Box::new(error))
 }
 
-fn health_of(broker: &Broker) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
-    let broker = broker.clone();
+fn health_of(broker: &Broker, store: &Arc<dyn Store>) -> Arc<dyn Fn() -> Health + Send + Sync> {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
     Arc::new(move || {
-        let failed = broker.failed_partitions();
-        failed.into_iter().map(|(place, reason)| format!("{place}: {reason}")).collect()
+        let mut damages = broker.damages();
+        let rows = store.damaged_rows();
+        if rows > 0 {
+            damages.push(format!("tasks.redb: {rows} damaged rows; run `taskwire verify`"));
+        }
+        Health { failures: broker.failures(), damages }
+    })
+}
+
+/// Makes backups of these.
+fn backup_of(broker: &Broker, store: &Arc<dyn Store>, clock: Clock) -> http::MakeBackup {
+    let (broker, store) = (broker.clone(), Arc::clone(store));
+    Arc::new(move |dir| {
+        let (broker, store, now_ms) = (broker.clone(), Arc::clone(&store), clock.now_ms());
+        Box::pin(async move {
+            let made = backup::of_running(broker, &*store, dir.clone(), now_ms).await;
+            let described = match made {
+                Ok(made) => serde_json::to_value(&made).map_err(|error| error.to_string()),
+                Err(error) => Err(chain(&error)),
+            };
+            match &described {
+                Ok(_) => info!(dir = %dir.display(), "made a backup"),
+                Err(error) => warn!(dir = %dir.display(), error, "made no backup"),
+            }
+            described
+        })
     })
 }
 

@@ -289,17 +289,15 @@ fn unreadable(from: Offset, error: &ReadError) -> Result<FeedBatch, FeedError> {
         ReadError::OutOfRange { start, end } => {
             Err(FeedError::OutOfRange { asked: from, start, end })
         }
-        ReadError::Corrupt { offset, resume_at: Some(to) } => Ok(FeedBatch {
-            items: vec![FeedItem::Unreadable {
-                from: offset.max(from),
-                to,
-                detail: format!("offsets {offset} to {to} of the log are damaged"),
-                bytes: None,
-            }],
-            next: to,
-            leader_epoch: -1,
-        }),
-        ReadError::Corrupt { .. } | ReadError::Io(_) => {
+        ReadError::Corrupt { offset, resume_at } => {
+            let offset = offset.max(from);
+            // Where the log cannot tell where it goes on, the next offset tells more.
+            let to = resume_at.unwrap_or_default().max(offset.next());
+            let detail = format!("offsets {offset} to {to} of the log are damaged");
+            let item = FeedItem::Unreadable { from: offset, to, detail, bytes: None };
+            Ok(FeedBatch { items: vec![item], next: to, leader_epoch: -1 })
+        }
+        ReadError::Io(_) => {
             let error: &dyn std::error::Error = error;
             error!(%from, error, "cannot read the log");
             Err(FeedError::Unavailable)
@@ -418,8 +416,9 @@ fn feed_record(offset: Offset, record: record::Record) -> FeedItem {
     })
 }
 
-fn new_record(outbound: OutboundRecord, timestamp_ms: i64) -> (TopicName, NewRecord) {
-    let OutboundRecord { topic, key, value, headers, .. } = outbound;
+fn new_record(outbound: OutboundRecord, now_ms: i64) -> (TopicName, NewRecord) {
+    let OutboundRecord { topic, timestamp_ms, key, value, headers, .. } = outbound;
+    let timestamp_ms = timestamp_ms.unwrap_or(now_ms);
     (topic, NewRecord { timestamp_ms, key, value, headers })
 }
 
@@ -441,7 +440,8 @@ fn batches_of(records: &[NewRecord]) -> impl Iterator<Item = &[NewRecord]> {
 
 fn size_of_record(record: &NewRecord) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let headers: usize =
+        record.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
     length(&record.key) + length(&record.value) + headers
 }
 

@@ -60,12 +60,14 @@ pub struct OutboundRecord {
     pub topic: TopicName,
     /// The partition; `None`: by the key, as Kafka's default partitioner does (murmur2).
     pub partition: Option<Partition>,
+    /// The timestamp; `None`: now.
+    pub timestamp_ms: Option<i64>,
     /// The key.
     pub key: Option<Bytes>,
     /// The value.
     pub value: Option<Bytes>,
     /// Headers in order.
-    pub headers: Vec<(String, Bytes)>,
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
 /// Why the feed did not do it.

@@ -1,16 +1,15 @@
 //! Reads a request's body within its bounds.
 
-use super::problem::{Code, Problem};
+use super::{
+    limits::Limits,
+    problem::{Code, Problem},
+};
 use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use std::time::Duration;
-
-/// Time for a whole body to come in.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Types of a body that is a task.
 pub(super) const JSON: &[&str] = &["application/json"];
@@ -18,7 +17,7 @@ pub(super) const JSON: &[&str] = &["application/json"];
 /// Types of a body that changes a task (RFC 7396).
 pub(super) const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 
-/// Reads a body of one of `types` (or of no named type), of at most `bytes_max`.
+/// Reads a body of one of `types` (or of no named type), within its limits.
 ///
 /// # Errors
 /// `UnsupportedMediaType`, `BodyTooLarge`, `IncompleteBody`, `RequestTimeout`.
@@ -26,15 +25,16 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
     types: &[&str],
-    bytes_max: usize,
+    limits: &Limits,
 ) -> Result<Bytes, Problem> {
+    let bytes_max = limits.body_bytes_max;
     check_type(headers, types)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length = length.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     if usize::try_from(length).map_or(true, |length| length > bytes_max) {
         return Err(too_large(bytes_max));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, collect(body, bytes_max)).await {
+    match tokio::time::timeout(limits.body_timeout, collect(body, bytes_max)).await {
         Ok(read) => read,
         Err(_) => Err(Problem::new(Code::RequestTimeout)),
     }

@@ -54,11 +54,16 @@ pub(super) fn authenticate(
     query_token: Option<&str>,
     dev_user: Option<&str>,
 ) -> Result<Principal, Problem> {
-    let token = match headers.get(header::AUTHORIZATION) {
-        Some(value) => Some(bearer(value)?),
-        None => query_token,
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let token = match (values.next(), values.next()) {
+        (Some(value), None) => Some(bearer(value)?),
+        (None, _) => query_token,
+        // Which of them a proxy has looked at, nobody knows.
+        (Some(_), Some(_)) => return Err(AuthError::Invalid("two Authorization headers").into()),
     };
-    Ok(state.parts.authenticator.authenticate(token, dev_user)?)
+    let principal = state.parts.authenticator.authenticate(token, dev_user)?;
+    state.usage.count_user(&principal.user_id).map_err(Problem::rate_limited)?;
+    Ok(principal)
 }
 
 fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {
@@ -72,7 +77,7 @@ fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {
 }
 
 /// What `?user=` names; nothing unless in development mode.
-fn dev_user(state: &State, uri: &Uri) -> Option<String> {
+pub(super) fn dev_user(state: &State, uri: &Uri) -> Option<String> {
     let has_query = uri.query().is_some_and(|query| !query.is_empty());
     if !has_query || !state.parts.authenticator.is_development() {
         return None;

@@ -126,12 +126,12 @@ fn instant(name: &'static str, value: &str) -> Result<i64, Problem> {
     parsed.ok_or_else(|| Problem::parameter(name, "a time as in RFC 3339"))
 }
 
-fn limit(value: &str) -> Result<usize, Problem> {
+pub(super) fn limit(value: &str) -> Result<usize, Problem> {
     let limit = value.parse().ok().filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
     limit.ok_or_else(|| Problem::parameter("limit", "1 to 1000"))
 }
 
-fn unknown(name: &str) -> Problem {
+pub(super) fn unknown(name: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
     Problem::with_detail(Code::InvalidParameter, format!("there is no parameter {shown:?}"))
 }
@@ -176,7 +176,7 @@ fn open_cursor(text: &str, binding: [u8; BINDING_BYTES]) -> Result<Vec<u8>, Prob
 }
 
 /// The next page: this one's query with another cursor.
-fn next_link(uri: &Uri, cursor: &str) -> HeaderValue {
+pub(super) fn next_link(uri: &Uri, cursor: &str) -> HeaderValue {
     let mut target = format!("<{}?", uri.path());
     for pair in uri.query().unwrap_or("").split('&') {
         if pair.is_empty() || pair.starts_with("cursor=") {

@@ -5,21 +5,29 @@
 //! Invariant: a request is logged by its path at most, never with its query or headers, for those
 //! may hold tokens.
 
+mod admin;
 mod body;
 mod extract;
+mod guard;
+mod limits;
 mod list;
+mod metered;
 mod origin;
 mod problem;
 mod route;
 mod socket;
+mod socket_token;
 mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use admin::backup::MakeBackup;
+pub use limits::{Limits, Rate, SocketLimits};
+
 use crate::{
     apply::{Applied, Progress},
-    auth::Authenticator,
+    auth::{AuthError, Authenticator},
     clock::Clock,
     feed::EventLog,
     hub::Hub,
@@ -35,15 +43,22 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use futures_util::FutureExt;
+use guard::{Budgets, Guarded, Talk};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use limits::{Full, Place, Usage};
 use origin::{Origin, Policy};
 use problem::{Code, Problem, Refused};
 use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -52,15 +67,18 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 use tracing::{debug, info, trace, warn};
 
-/// Bytes of a connection's buffers; the headers of a request must fit.
-const BUFFER_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of a connection's buffers; the head of a request must fit (431).
+const BUFFER_BYTES_MAX: usize = 32 * 1_024;
+
+/// Longest request target in bytes; the longest token and the longest filter fit.
+const TARGET_BYTES_MAX: usize = 16 * 1_024;
 
 /// Shortest and longest wait after a failed accept.
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -72,6 +90,10 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// What one above the limit of its address is told.
+const TOO_MANY_OF_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
 const POSITION_HEADER: HeaderName = HeaderName::from_static("taskwire-position");
 
 /// How HTTP runs.
@@ -79,14 +101,10 @@ const POSITION_HEADER: HeaderName = HeaderName::from_static("taskwire-position")
 pub struct Options {
     /// The topic that REST writes are published to.
     pub topic: TopicName,
-    /// Longest request body in bytes.
-    pub body_bytes_max: usize,
-    /// Time to send the headers of a request; an idle connection is closed after it too.
-    pub header_timeout: Duration,
     /// How long a write waits for its outcome before 202.
     pub write_timeout: Duration,
-    /// Most connections in all.
-    pub connections_max: usize,
+    /// What peers may take up.
+    pub limits: Limits,
     /// Origins beside our own that browsers may use us from.
     pub allow_origins: Vec<String>,
     /// `/metrics` and `/ws/stats` need a token.
@@ -110,8 +128,19 @@ pub struct Parts {
     pub clock: Clock,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// What health says beside apply's progress: reasons why the daemon is not healthy.
-    pub health: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What health says beside apply's progress.
+    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// Makes a backup of this daemon.
+    pub backup: MakeBackup,
+}
+
+/// Reasons why the daemon is not wholly healthy.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Health {
+    /// What has failed until restart: 503.
+    pub failures: Vec<String>,
+    /// What is damaged, while all else goes on: 200 and `degraded`.
+    pub damages: Vec<String>,
 }
 
 /// The HTTP service. Cheap to clone.
@@ -126,8 +155,10 @@ impl Http {
     pub fn new(options: Options, parts: Parts) -> Self {
         let state = Arc::new(State {
             progress: parts.applied.progress(),
-            permits: Arc::new(Semaphore::new(options.connections_max)),
+            usage: Arc::new(Usage::new(&options.limits)),
+            budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
+            backups: Arc::new(Semaphore::new(1)),
             options,
             parts,
         });
@@ -140,7 +171,18 @@ impl Http {
     /// `drain`; returns when all are gone or `drain` has passed.
     pub async fn serve(&self, tcp: TcpListener, shutdown: Shutdown, drain: Duration) {
         let is_loopback = tcp.local_addr().is_ok_and(|address| address.ip().is_loopback());
-        let listener = Arc::new(Listener {
+        let listener = self.listener(is_loopback, &shutdown, drain);
+        tokio::select! {
+            () = listener.accept(&tcp) => (),
+            () = shutdown.begun() => (),
+        }
+        self.state.is_stopping.store(true, Ordering::Relaxed);
+        drop(tcp);
+        listener.drain().await;
+    }
+
+    fn listener(&self, is_loopback: bool, shutdown: &Shutdown, drain: Duration) -> Arc<Listener> {
+        Arc::new(Listener {
             state: Arc::clone(&self.state),
             router: self.router.clone(),
             policy: Policy {
@@ -153,14 +195,7 @@ impl Http {
             cut: CancellationToken::new(),
             tracker: TaskTracker::new(),
             closed: AtomicU32::new(0),
-        });
-        tokio::select! {
-            () = listener.accept(&tcp) => (),
-            () = shutdown.begun() => (),
-        }
-        self.state.is_stopping.store(true, Ordering::Relaxed);
-        drop(tcp);
-        listener.drain().await;
+        })
     }
 }
 
@@ -169,7 +204,10 @@ struct State {
     options: Options,
     parts: Parts,
     progress: watch::Receiver<Progress>,
-    permits: Arc<Semaphore>,
+    usage: Arc<Usage>,
+    /// One backup at a time.
+    backups: Arc<Semaphore>,
+    budgets: Budgets,
     is_stopping: AtomicBool,
 }
 
@@ -211,7 +249,10 @@ struct Listener {
 struct Connection {
     listener: Arc<Listener>,
     peer: SocketAddr,
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Mutex<Option<Place>>,
+    /// What it has under way, and what cuts it.
+    talk: Arc<Talk>,
+    cut: CancellationToken,
 }
 
 impl Listener {
@@ -236,18 +277,29 @@ impl Listener {
     }
 
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Ok(permit) = Arc::clone(&self.state.permits).try_acquire_owned() else {
-            debug!(%peer, "too many HTTP connections");
-            // A courtesy: what the peer does with it, or whether it fits, does not matter.
-            drop(stream.try_write(TOO_MANY_CONNECTIONS));
-            return;
+        let place = match self.state.usage.place(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => {
+                debug!(%peer, ?full, "too many HTTP connections");
+                self.state.parts.metrics.http_connections_refused.inc();
+                let words = match full {
+                    Full::InAll => TOO_MANY_CONNECTIONS,
+                    Full::OfAddress => TOO_MANY_OF_ADDRESS,
+                };
+                // A courtesy: what the peer does with it, or whether it fits, does not matter.
+                drop(stream.try_write(words));
+                return;
+            }
         };
         // Only latency is lost if the option cannot be set.
         drop(stream.set_nodelay(true));
+        let cut = self.cut.child_token();
         let connection = Arc::new(Connection {
             listener: Arc::clone(self),
             peer,
-            permit: Mutex::new(Some(permit)),
+            place: Mutex::new(Some(place)),
+            talk: Arc::new(Talk::new(self.state.budgets.clone(), cut.clone())),
+            cut,
         });
         self.tracker.spawn(connection.serve(stream));
     }
@@ -281,28 +333,34 @@ fn is_of_one_peer(error: &io::Error) -> bool {
 
 impl Connection {
     /// The place among all connections; a WebSocket takes it over.
-    fn take_permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.permit.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_place(&self) -> Option<Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let gauge = &self.listener.state.parts.metrics.http_connections;
         gauge.inc();
         let service = service_fn(|request| Arc::clone(&self).answer(request));
+        let limits = &self.listener.state.options.limits;
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(self.listener.state.options.header_timeout)
+            .header_read_timeout(limits.header_timeout)
             .max_buf_size(BUFFER_BYTES_MAX);
+        let stream = Guarded::new(stream, limits.answer_timeout, Arc::clone(&self.talk));
         let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
+            () = self.cut.cancelled() => {
+                self.note_cut();
+                cut_off(serving.as_mut())
+            }
             () = self.listener.shutdown.begun() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = serving.as_mut() => ended,
-                    () = self.listener.cut.cancelled() => Ok(()),
+                    () = self.cut.cancelled() => cut_off(serving.as_mut()),
                 }
             }
         };
@@ -321,7 +379,8 @@ impl Connection {
         let listener = &self.listener;
         // Before anything is read: who goes on from here may see a change twice, but misses none.
         let position = listener.state.position();
-        let judged = listener.policy.judge(&method, uri.path(), request.headers());
+        let judged = self.admit(&request);
+        let has_body = has_body(request.headers());
         let origin = match judged {
             Ok(Origin::Allowed) => request.headers().get(header::ORIGIN).cloned(),
             _ => None,
@@ -334,7 +393,7 @@ impl Connection {
                     request.extensions_mut().insert(Arc::clone(&self));
                 }
                 let Ok(response) = listener.router.clone().call(request).await;
-                response
+                self.limit_failures(response)
             }
         };
         if method == Method::OPTIONS && response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -346,20 +405,75 @@ impl Connection {
         complete(response.headers_mut(), position, origin);
         trace!(%method, path = uri.path(), status = response.status().as_u16(), "answered");
         self.count(&response, uri.path());
+        let bytes = response.body().size_hint().upper().unwrap_or(0);
+        let lingers = has_body && response.status().is_client_error();
+        self.talk.answered(usize::try_from(bytes).unwrap_or(usize::MAX), lingers);
         Ok(response)
+    }
+
+    /// It was the slowest when there was no memory left for what is under way.
+    fn note_cut(&self) {
+        self.listener.state.parts.metrics.http_connections_cut.inc();
+        debug!(peer = %self.peer, "an HTTP connection was cut for its memory");
+    }
+
+    /// Looks at a request before any of its handlers.
+    fn admit(&self, request: &Request<Incoming>) -> Result<Origin, Problem> {
+        let (uri, state) = (request.uri(), &self.listener.state);
+        // The rest of a target in absolute form is a scheme and a host, and is bounded by hyper.
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        if target.len() > TARGET_BYTES_MAX {
+            return Err(Problem::new(Code::TargetTooLong));
+        }
+        if !is_probe(uri.path()) {
+            state.usage.count_address(self.peer.ip()).map_err(Problem::rate_limited)?;
+        }
+        self.listener.policy.judge(request.method(), uri.path(), request.headers())
+    }
+
+    /// Counts a refused token against its address; too many are told to wait, and not logged.
+    /// Good tokens are not held up by bad ones: an address may be that of many users.
+    fn limit_failures(&self, response: Response<Body>) -> Response<Body> {
+        let Some(Refused(reason)) = response.extensions().get() else { return response };
+        self.listener.state.parts.metrics.auth_failures.inc();
+        if matches!(reason, AuthError::Missing) {
+            return response;
+        }
+        match self.listener.state.usage.count_failure(self.peer.ip()) {
+            Ok(()) => response,
+            Err(exceeded) => Problem::rate_limited(exceeded).into_response(),
+        }
     }
 
     fn count(&self, response: &Response<Body>, path: &str) {
         let metrics = &self.listener.state.parts.metrics;
         metrics.http_requests.inc();
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            metrics.http_rate_limited.inc();
+        }
         if response.status().is_server_error() {
             metrics.http_server_errors.inc();
         }
         if let Some(Refused(reason)) = response.extensions().get() {
-            metrics.auth_failures.inc();
             info!(peer = %self.peer, path, %reason, "a request was refused");
         }
     }
+}
+
+/// Lets a connection that is cut see it once more, so that it ends by a reset and the kernel drops
+/// what was not taken.
+fn cut_off<E>(serving: Pin<&mut impl Future<Output = Result<(), E>>>) -> Result<(), E> {
+    serving.now_or_never().unwrap_or(Ok(()))
+}
+
+/// Whether a path is asked by supervisors, who are never told to wait.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/health" | "/readyz")
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 /// Headers of every answer. A write has set its own position, which is beyond the one before it.

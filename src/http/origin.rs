@@ -10,7 +10,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header},
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,15 +45,19 @@ impl Policy {
         path: &str,
         headers: &HeaderMap,
     ) -> Result<Origin, Problem> {
-        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+        let host = only(headers, &header::HOST)
+            .map_err(|()| Problem::with_detail(Code::InvalidHeader, "Host"))?;
         if self.is_development && !host.is_none_or(|host| self.knows_host(host)) {
             return Err(Problem::with_detail(
                 Code::HostNotAllowed,
                 "development mode answers to loopback names and to the hosts of --allow-origin",
             ));
         }
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(Origin::None) };
-        let is_allowed = origin.to_str().is_ok_and(|origin| self.allows(origin, host));
+        let origin = only(headers, &header::ORIGIN);
+        if origin == Ok(None) {
+            return Ok(Origin::None);
+        }
+        let is_allowed = matches!(origin, Ok(Some(origin)) if self.allows(origin, host));
         if is_allowed {
             return Ok(Origin::Allowed);
         }
@@ -67,48 +71,102 @@ impl Policy {
     }
 
     fn allows(&self, origin: &str, host: Option<&str>) -> bool {
-        let is_listed = |allowed: &String| {
-            allowed == "*" || allowed.trim_end_matches('/').eq_ignore_ascii_case(origin)
-        };
-        if self.allow_origins.iter().any(is_listed) {
+        let Some(page) = Page::parse(origin) else { return false };
+        if self.allow_origins.iter().any(|allowed| Page::parse(allowed) == Some(page)) {
             return true;
         }
-        let Some(authority) = authority(origin) else { return false };
-        // Our own origin, also behind a proxy; in development mode the host was looked at before.
-        let is_own = host.is_some_and(|host| host.eq_ignore_ascii_case(authority));
-        is_own || (self.is_loopback && is_loopback_name(name_of(authority)))
+        // Our own origin, by whatever scheme a proxy before us speaks; in development mode the
+        // host was looked at before.
+        let is_own = host.is_some_and(|host| site(host, page.default_port()) == Some(page.site));
+        is_own || (self.is_loopback && is_loopback_name(page.site.name))
     }
 
     fn knows_host(&self, host: &str) -> bool {
-        let name = name_of(host);
+        let Some(site) = site(host, 0) else { return false };
         let is_listed = |allowed: &String| {
-            allowed == "*"
-                || authority(allowed)
-                    .is_some_and(|authority| name_of(authority).eq_ignore_ascii_case(name))
+            Page::parse(allowed).is_some_and(|page| page.site.name.eq_ignore_ascii_case(site.name))
         };
-        is_loopback_name(name) || self.allow_origins.iter().any(is_listed)
+        is_loopback_name(site.name) || self.allow_origins.iter().any(is_listed)
     }
 }
 
-/// Host and port of an origin.
-fn authority(origin: &str) -> Option<&str> {
-    let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))?;
-    let rest = rest.trim_end_matches('/');
-    (!rest.is_empty() && !rest.contains(['/', '@'])).then_some(rest)
+/// The value of a header that must not be there twice.
+fn only<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Result<Option<&'a str>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
+        (Some(_), Some(_)) => Err(()),
+    }
 }
 
-/// The host without its port.
-fn name_of(authority: &str) -> &str {
-    if let Some(end) = authority.find(']') {
-        return authority.get(..=end).unwrap_or(authority);
+/// The origin of a page: scheme, host and port, and nothing else.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Page<'a> {
+    is_tls: bool,
+    site: Site<'a>,
+}
+
+impl<'a> Page<'a> {
+    fn parse(origin: &'a str) -> Option<Self> {
+        let (scheme, authority) = origin.split_once("://")?;
+        let is_tls = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let port = if is_tls { 443 } else { 80 };
+        Some(Self { is_tls, site: site(authority, port)? })
     }
-    authority.split(':').next().unwrap_or(authority)
+
+    const fn default_port(&self) -> u16 {
+        if self.is_tls { 443 } else { 80 }
+    }
+}
+
+/// Host and port; names are equal in any case.
+#[derive(Clone, Copy, Debug)]
+struct Site<'a> {
+    name: &'a str,
+    port: u16,
+}
+
+impl PartialEq for Site<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port && self.name.eq_ignore_ascii_case(other.name)
+    }
+}
+
+impl Eq for Site<'_> {}
+
+/// Reads `HOST[:PORT]`. What a browser would not write so is nothing: user information, a zone, a
+/// path, a host beside brackets, a port that is no number, names that are not in ASCII.
+fn site(authority: &str, default_port: u16) -> Option<Site<'_>> {
+    let end = match authority.strip_prefix('[') {
+        Some(_) => authority.find(']')? + 1,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (name, rest) = authority.split_at_checked(end)?;
+    let port = match rest.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok()?,
+        None if rest.is_empty() => default_port,
+        _ => return None,
+    };
+    let is_name = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            !name.is_empty() && name.bytes().all(is_plain)
+        }
+    };
+    is_name.then_some(Site { name, port })
 }
 
 fn is_loopback_name(name: &str) -> bool {
     let is_localhost =
         name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost");
-    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = bare.unwrap_or(name);
     is_localhost || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
@@ -169,7 +227,7 @@ mod tests {
             Policy { allow_origins: Vec::new(), is_loopback: true, is_development: true };
         let local = Policy { is_development: false, ..development.clone() };
         let listed = Policy {
-            allow_origins: vec!["https://app.example/".to_owned()],
+            allow_origins: vec!["https://app.example".to_owned()],
             is_loopback: false,
             is_development: false,
         };
@@ -199,6 +257,37 @@ mod tests {
             (&listed, &get, ws, "a.example", "https://APP.example", "Allowed"),
             (&listed, &get, ws, "a.example", "http://localhost", foreign_origin),
             (&listed, &get, ws, "a.example", "ftp://a.example", foreign_origin),
+            (&listed, &get, ws, "a.example:443", "https://a.example", "Allowed"),
+            (&listed, &get, ws, "a.example", "https://app.example:443", "Allowed"),
+            (&listed, &get, ws, "a.example", "https://app.example:8443", foreign_origin),
+            (&listed, &get, ws, "a.example", "http://app.example", foreign_origin),
+            (&listed, &get, ws, "a.example", "https://app.example.", foreign_origin),
+            (&listed, &get, ws, "a.example", "https://app.example/", foreign_origin),
+            (&listed, &get, ws, "a.example", "https://app.example.evil.example", foreign_origin),
+            (
+                &listed,
+                &get,
+                ws,
+                "a.example",
+                "https://evil.example/https://app.example",
+                foreign_origin,
+            ),
+            (&listed, &get, ws, "a.example", "https://app.example@evil.example", foreign_origin),
+            (&listed, &get, ws, "a.example", "https://xapp.example", foreign_origin),
+            (&development, &get, ws, localhost, "http://localhost@evil.example", foreign_origin),
+            (&development, &get, ws, localhost, "http://localhost.evil.example", foreign_origin),
+            (&development, &get, ws, localhost, "http://localhost.", foreign_origin),
+            (&development, &get, ws, localhost, "http://127.0.0.1.evil.example", foreign_origin),
+            (&development, &get, ws, localhost, "http://[::1].evil.example", foreign_origin),
+            (&development, &get, ws, localhost, "http://[::1]:80:80", foreign_origin),
+            (&development, &get, ws, localhost, "http://[evil.example]", foreign_origin),
+            (&development, &get, ws, localhost, "http://localhost:x", foreign_origin),
+            (&development, &get, ws, localhost, "http://0.0.0.0:8000", foreign_origin),
+            (&development, &get, ws, localhost, "http://app.localhost:3000", "Allowed"),
+            (&development, &get, api, "[::1].evil.example", "", foreign_host),
+            (&development, &get, api, "localhost:80:80", "", foreign_host),
+            (&development, &get, api, "localhost.", "", foreign_host),
+            (&development, &get, api, "0.0.0.0:8000", "", foreign_host),
         ] {
             let mut headers = vec![("host", host), ("origin", origin)];
             headers.retain(|(_, value)| !value.is_empty());

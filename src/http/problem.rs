@@ -2,6 +2,7 @@
 //!
 //! What a peer reads never holds a path, a token or an internal name.
 
+use super::limits::Exceeded;
 use crate::{
     auth::AuthError,
     feed::FeedError,
@@ -10,9 +11,10 @@ use crate::{
 };
 use axum::{
     body::Body,
-    http::{HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Response, StatusCode, header},
     response::IntoResponse,
 };
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use std::{borrow::Cow, error::Error};
 use tracing::error;
@@ -75,6 +77,10 @@ codes! {
     TokenExpired = UNAUTHORIZED "token_expired" "The token has expired";
     /// Any other bad token.
     TokenInvalid = UNAUTHORIZED "token_invalid" "The token is not valid";
+    /// The token is of no administrator.
+    AdminRequired = FORBIDDEN "admin_required" "Only an administrator may do this";
+    /// It came by port 8000.
+    LocalOnly = FORBIDDEN "local_only" "Only the daemon's own socket takes this";
     /// The body names another user.
     OtherUser = FORBIDDEN "other_user" "Only your own tasks can be written";
     /// The browser's page may not use us.
@@ -85,16 +91,25 @@ codes! {
     NotFound = NOT_FOUND "not_found" "There is nothing at this path";
     /// No such task of this user.
     TaskNotFound = NOT_FOUND "task_not_found" "There is no such task";
+    /// No such dead letter.
+    LetterNotFound = NOT_FOUND "letter_not_found" "There is no such dead letter";
     /// The path has other methods.
     MethodNotAllowed = METHOD_NOT_ALLOWED "method_not_allowed" "This path has other methods";
     /// The body came too slowly.
     RequestTimeout = REQUEST_TIMEOUT "request_timeout" "The body came too slowly";
     /// Another creation has this id.
     TaskConflict = CONFLICT "task_conflict" "Another task has this id";
+    /// It was redriven before.
+    LetterRedriven = CONFLICT "letter_redriven" "The dead letter was redriven";
+    /// Only a mended value can be sent.
+    LetterWithoutRecord = CONFLICT "letter_without_record"
+        "The dead letter holds no record to send again";
     /// The task was deleted.
     TaskDeleted = GONE "task_deleted" "The task was deleted";
     /// `If-Match` lost.
     VersionMismatch = PRECONDITION_FAILED "version_mismatch" "The task has another version";
+    /// The request target is too long.
+    TargetTooLong = URI_TOO_LONG "target_too_long" "The path and the query are too long";
     /// The body is too long.
     BodyTooLarge = PAYLOAD_TOO_LARGE "body_too_large" "The body is too large";
     /// The body is of another type.
@@ -108,10 +123,20 @@ codes! {
         "The Idempotency-Key was used for another request";
     /// `/ws/...` without a WebSocket handshake.
     UpgradeRequired = UPGRADE_REQUIRED "upgrade_required" "A WebSocket handshake is needed";
+    /// What is asked for is damaged on disk; the log says more.
+    Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
+    /// Too many requests; when to come back is in the headers.
+    RateLimited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
+    /// The backup was not made; the detail says why.
+    BackupFailed = INTERNAL_SERVER_ERROR "backup_failed" "The backup was not made";
+    /// Another backup is being made.
+    BackupRunning = CONFLICT "backup_running" "Another backup is being made";
     /// A defect of ours; the log says more.
     Internal = INTERNAL_SERVER_ERROR "internal" "Something went wrong here";
     /// The log cannot be written for now.
     Unavailable = SERVICE_UNAVAILABLE "unavailable" "Tasks cannot be written for now";
+    /// The keys of the tokens were never fetched.
+    KeysUnavailable = SERVICE_UNAVAILABLE "keys_unavailable" "Tokens cannot be checked for now";
     /// Apply has not reached the log end of the start.
     CatchingUp = SERVICE_UNAVAILABLE "catching_up" "The daemon is still catching up";
     /// The daemon stops.
@@ -128,6 +153,7 @@ pub(super) struct Problem {
     pointer: Option<String>,
     parameter: Option<&'static str>,
     refused: Option<AuthError>,
+    exceeded: Option<Box<Exceeded>>,
 }
 
 /// Why a token was refused, for the one log line about it; an extension of the response.
@@ -137,7 +163,8 @@ pub(super) struct Refused(pub(super) AuthError);
 impl Problem {
     /// A problem that its code says all about.
     pub(super) const fn new(code: Code) -> Self {
-        Self { code, detail: None, pointer: None, parameter: None, refused: None }
+        let (detail, pointer, parameter) = (None, None, None);
+        Self { code, detail, pointer, parameter, refused: None, exceeded: None }
     }
 
     /// A problem with a sentence about this occurrence.
@@ -149,6 +176,11 @@ impl Problem {
     pub(super) fn parameter(name: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let parameter = Some(name);
         Self { parameter, ..Self::with_detail(Code::InvalidParameter, detail) }
+    }
+
+    /// A limit that was exceeded.
+    pub(super) fn rate_limited(exceeded: Exceeded) -> Self {
+        Self { exceeded: Some(Box::new(exceeded)), ..Self::new(Code::RateLimited) }
     }
 
     /// Which problem it is.
@@ -215,10 +247,13 @@ impl IntoResponse for Problem {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
-            Code::Unavailable | Code::CatchingUp | Code::Stopping => {
+            Code::Unavailable | Code::KeysUnavailable | Code::CatchingUp | Code::Stopping => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => (),
+        }
+        if let Some(exceeded) = self.exceeded {
+            tell_limit(response.headers_mut(), *exceeded);
         }
         if let Some(refused) = self.refused {
             response.extensions_mut().insert(Refused(refused));
@@ -227,11 +262,26 @@ impl IntoResponse for Problem {
     }
 }
 
+/// When to come back, and how much may be asked then.
+///
+/// Source: RFC 9110, 10.2.3; draft-ietf-httpapi-ratelimit-headers-10 (`q` requests in `w` seconds;
+/// `r` are left, and more come in `t` seconds).
+fn tell_limit(headers: &mut HeaderMap, exceeded: Exceeded) {
+    let Exceeded { policy, burst, window_s, retry_after_s } = exceeded;
+    let value = |text: String| {
+        HeaderValue::from_maybe_shared(Bytes::from(text)).expect("names and digits are plain")
+    };
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+    headers.insert("ratelimit-policy", value(format!("\"{policy}\";q={burst};w={window_s}")));
+    headers.insert("ratelimit", value(format!("\"{policy}\";r=0;t={retry_after_s}")));
+}
+
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         let code = match &error {
             AuthError::Missing => Code::TokenMissing,
             AuthError::Expired => Code::TokenExpired,
+            AuthError::NoKeys => Code::KeysUnavailable,
             AuthError::Invalid(_) => Code::TokenInvalid,
         };
         Self { refused: Some(error), ..Self::new(code) }
@@ -257,9 +307,13 @@ impl From<FieldError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        error!(error = chain(&error), "the store failed a request");
+        // The store has told of a damaged row, once.
+        if !matches!(error, StoreError::Damaged { .. }) {
+            error!(error = chain(&error), "the store failed a request");
+        }
         match error {
             StoreError::Full(_) => Self::new(Code::DiskFull),
+            StoreError::Damaged { .. } | StoreError::DamagedFile(_) => Self::new(Code::Damaged),
             _ => Self::new(Code::Internal),
         }
     }
@@ -312,6 +366,17 @@ mod tests {
             assert_eq!(document["code"], code.as_str());
             assert_eq!(document["status"], code.status().as_u16());
         }
+    }
+
+    #[test]
+    fn a_limit_is_told_with_when_to_come_back() {
+        let exceeded = Exceeded { policy: "user", burst: 30, window_s: 15, retry_after_s: 2 };
+        let response = Problem::rate_limited(exceeded).into_response();
+        assert_eq!(response.status(), 429);
+        let header = |name: &str| response.headers()[name].to_str().unwrap();
+        assert_eq!(header("retry-after"), "2");
+        assert_eq!(header("ratelimit-policy"), "\"user\";q=30;w=15");
+        assert_eq!(header("ratelimit"), "\"user\";r=0;t=2");
     }
 
     #[test]

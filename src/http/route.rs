@@ -1,7 +1,7 @@
 //! Method x path -> handler: the whole table.
 
 use super::{
-    State, list,
+    State, admin, list,
     problem::{Code, Problem},
     socket, stats, tasks,
 };
@@ -16,6 +16,10 @@ use std::sync::Arc;
 /// The page at `/`: one file, no request but to us.
 const PAGE: &str = include_str!("page.html");
 
+/// The description of every route; `tests/it/cross_user.rs` compares it with the router, and
+/// schemathesis with the answers.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// What the page may do.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
     style-src 'unsafe-inline'; connect-src 'self' ws: wss:; base-uri 'none'; \
@@ -28,12 +32,14 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/tasks", get(list::list).post(tasks::create))
         .route("/api/tasks/{id}", task)
         .route("/api/tasks/{id}/complete", post(tasks::complete).patch(tasks::complete))
+        .merge(admin::routes())
         .route("/ws/tasks", get(socket::open))
         .route("/ws/stats", get(stats::sockets))
         .route("/healthz", get(stats::health))
         .route("/health", get(stats::health)) // The path that probes of the replaced stack ask.
         .route("/readyz", get(stats::readiness))
         .route("/metrics", get(stats::metrics))
+        .route("/openapi.json", get(openapi))
         .route("/", get(page))
         .fallback(async || Problem::new(Code::NotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
@@ -49,4 +55,30 @@ async fn page() -> Response<Body> {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+async fn openapi() -> Response<Body> {
+    let mut response = Response::new(Body::from(OPENAPI));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn the_description_is_of_this_version_and_every_reference_has_an_end() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let references: Vec<_> = OPENAPI.split("\"$ref\": \"#").skip(1).collect();
+        assert!(references.len() > 20);
+        for rest in references {
+            let pointer = rest.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
 }

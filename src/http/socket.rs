@@ -2,12 +2,16 @@
 //!
 //! One worker per socket, without a queue: it waits for changes, frames, timers and the stop, and
 //! writes what the session hands over before it asks for more. A reader that does not read costs
-//! the bytes of one such batch, and its socket after [`WRITE_TIMEOUT`].
+//! the bytes of one such batch and of the kernel's buffer, and its socket after the write timeout.
 
 use super::{
     Connection, State,
     extract::{authenticate, query_pairs},
+    guard::{self, Guarded},
+    limits::{Bucket, SocketLimits},
+    metered::{self, Metered},
     problem::{Code, Problem},
+    socket_token::{self, TOKEN_TIMEOUT},
 };
 use crate::{
     auth::Principal,
@@ -27,15 +31,18 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use std::{pin::pin, sync::Arc, time::Duration};
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use serde::Deserialize;
+use std::{borrow::Cow, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    net::TcpStream,
-    time::{Instant, error::Elapsed, timeout},
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, error::Elapsed, timeout, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error as SocketError, Message, Utf8Bytes,
+        error::ProtocolError,
         handshake::derive_accept_key,
         protocol::{
             CloseFrame, Role, WebSocketConfig,
@@ -47,18 +54,6 @@ use tokio_tungstenite::{
     },
 };
 use tracing::{debug, error};
-
-/// Time between two pings.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Time for any frame to come after a ping.
-const PONG_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Time for a write to be taken by the peer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Time for a close frame to go out and its answer to come in.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time from our 101 to the raw connection.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,13 +72,21 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1_024;
 /// Most bytes of the write buffer: the longest message with some room.
 const WRITE_BUFFER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
+/// Bytes that the kernel keeps of what a peer has not taken (it takes as much again for itself).
+/// Left alone it would let this grow to several MB for each reader that does not read.
+const SEND_BUFFER_BYTES: usize = 128 * 1_024;
+
 /// Longest message from a client in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
+
+/// Most raw bytes between two frames that are seen here. A message may come in fragments, and the
+/// protocol does not say in how many; those without a byte in them would never end.
+const RAW_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
 /// Length of `Sec-WebSocket-Key`: 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Metered>;
 
 /// Code and reason of a close frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -125,24 +128,26 @@ pub(super) async fn open(
     let accept = check_handshake(&request)?;
     let query = SocketQuery::parse(request.uri())?;
     let headers = request.headers();
-    let principal = authenticate(&state, headers, query.token.as_deref(), query.user.as_deref())?;
+    let token = socket_token::of_subprotocols(headers).or(query.token.as_deref());
+    let has_token = token.is_some() || headers.contains_key(header::AUTHORIZATION);
+    let principal = if has_token || state.parts.authenticator.is_development() {
+        Some(authenticate(&state, headers, token, query.user.as_deref())?)
+    } else {
+        None
+    };
     state.check_ready()?;
     if connection.listener.shutdown.has_begun() {
         return Err(Problem::new(Code::Stopping));
     }
     let mode = Mode::choose(headers);
-    // Before the 101, so that nothing is missed between the client's `onopen` and the session.
-    let opening = match state.parts.hub.subscribe(&principal.user_id, query.start_at) {
-        Ok((session, must_resync)) => Opening::Session { session, must_resync },
-        Err(SubscribeError::TooMany) => Opening::Refused(CloseCode::TooManySessions),
+    let opening = match principal {
+        // Before the 101, so that nothing is missed between the client's `onopen` and the session.
+        Some(principal) => Opening::of(&state, principal, query.start_at),
+        None => Opening::AwaitsToken(query.start_at),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    let worker = Worker {
-        clock: state.parts.clock.clone(),
-        connection: Arc::clone(&connection),
-        principal,
-        mode,
-    };
+    let worker =
+        Worker { clock: state.parts.clock.clone(), connection: Arc::clone(&connection), mode };
     connection.listener.tracker.spawn(worker.run(upgrade, opening));
     Ok(switching_protocols(&accept))
 }
@@ -164,9 +169,16 @@ fn check_handshake(request: &Request) -> Result<String, Problem> {
         return Err(Problem::new(Code::UpgradeRequired));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    let key = key.filter(|key| key.len() == KEY_CHARS && key.ends_with(b"=="));
+    let key = key.filter(|key| is_key(key));
     let key = key.ok_or(Problem::with_detail(Code::InvalidHeader, "Sec-WebSocket-Key"))?;
     Ok(derive_accept_key(key))
+}
+
+/// Whether it is 16 bytes in base64.
+fn is_key(key: &[u8]) -> bool {
+    let digits = key.strip_suffix(b"==").unwrap_or_default();
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    digits.len() == KEY_CHARS - 2 && digits.iter().all(is_digit)
 }
 
 fn switching_protocols(accept: &str) -> Response<Body> {
@@ -214,8 +226,23 @@ impl SocketQuery {
 
 /// What a socket begins with.
 enum Opening {
-    Session { session: Session, must_resync: bool },
+    Session {
+        principal: Principal,
+        session: Session,
+        must_resync: bool,
+    },
+    /// No token came with the handshake: it must come in the first frame.
+    AwaitsToken(StartAt),
     Refused(CloseCode),
+}
+
+impl Opening {
+    fn of(state: &State, principal: Principal, start_at: StartAt) -> Self {
+        match state.parts.hub.subscribe(&principal.user_id, start_at) {
+            Ok((session, must_resync)) => Self::Session { principal, session, must_resync },
+            Err(SubscribeError::TooMany) => Self::Refused(CloseCode::TooManySessions),
+        }
+    }
 }
 
 /// How a pump ended.
@@ -232,42 +259,99 @@ enum End {
 struct Worker {
     connection: Arc<Connection>,
     clock: Clock,
-    principal: Principal,
     mode: Mode,
 }
 
 impl Worker {
     async fn run(self, upgrade: OnUpgrade, opening: Opening) {
         // The connection's place is the socket's from here on, and is free when this ends.
-        let _permit = self.connection.take_permit();
+        let _place = self.connection.take_place();
         let Some(mut socket) = raw_socket(upgrade).await else { return };
+        let close_timeout = self.limits().close_timeout;
         let cut = self.connection.listener.cut.clone();
-        let end = match opening {
-            Opening::Refused(code) => End::Close(code.into()),
-            Opening::Session { session, must_resync } => tokio::select! {
-                end = self.serve(&mut socket, session, must_resync) => end,
-                () = cut.cancelled() => End::Blocked,
-            },
+        let end = tokio::select! {
+            Err(end) = self.serve(&mut socket, opening) => end,
+            () = cut.cancelled() => End::Blocked,
         };
         match end {
-            End::Blocked => debug!(user = %self.principal.user_id, "a socket was cut"),
-            End::Gone => finish(&mut socket, None).await,
-            End::Close(closing) => finish(&mut socket, Some(closing)).await,
+            End::Blocked => {
+                debug!(peer = %self.connection.peer, "a socket was cut");
+                guard::reset(socket.get_ref().stream());
+            }
+            End::Gone => finish(&mut socket, None, close_timeout).await,
+            End::Close(closing) => finish(&mut socket, Some(closing), close_timeout).await,
         }
     }
 
-    async fn serve(&self, socket: &mut Socket, mut session: Session, must_resync: bool) -> End {
+    fn limits(&self) -> &SocketLimits {
+        &self.connection.listener.state.options.limits.socket
+    }
+
+    async fn serve(&self, socket: &mut Socket, opening: Opening) -> Result<Infallible, End> {
         let Mode::Plain = self.mode;
-        if must_resync {
-            let message = message::resync(session.position());
-            if let Err(end) = Self::write(socket, vec![message]).await {
-                return end;
+        let limits = self.limits().clone();
+        let mut inbound =
+            Inbound { limits: &limits, start: Instant::now(), bucket: Bucket::default() };
+        let opening = match opening {
+            Opening::AwaitsToken(start_at) => {
+                let principal = self.admit(socket, &mut inbound).await?;
+                Opening::of(&self.connection.listener.state, principal, start_at)
             }
+            opening => opening,
+        };
+        let (principal, mut session) = match opening {
+            Opening::Session { principal, session, must_resync } => {
+                if must_resync {
+                    let message = message::resync(session.position());
+                    let deadline = Instant::now() + limits.write_timeout;
+                    write(socket, vec![message], deadline).await?;
+                }
+                (principal, session)
+            }
+            Opening::Refused(code) => return Err(End::Close(code.into())),
+            Opening::AwaitsToken(_) => return Err(End::Close(CloseCode::Internal.into())),
+        };
+        self.pump(socket, &mut session, principal, inbound).await
+    }
+
+    /// Waits for the token of a socket that came without one; its first frame must be that.
+    async fn admit(
+        &self,
+        socket: &mut Socket,
+        inbound: &mut Inbound<'_>,
+    ) -> Result<Principal, End> {
+        let deadline = Instant::now() + TOKEN_TIMEOUT;
+        let shutdown = self.connection.listener.shutdown.clone();
+        loop {
+            let frame = tokio::select! {
+                frame = timeout_at(deadline, socket.next()) => frame,
+                () = shutdown.begun() => return Err(End::Close(CloseCode::GoingAway.into())),
+            };
+            let is_control = matches!(&frame, Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))));
+            socket.get_mut().restart();
+            let said = match frame {
+                Ok(frame) => inbound.receive(frame)?,
+                Err(Elapsed { .. }) => Said::Other,
+            };
+            let token = match said {
+                _ if is_control => continue,
+                Said::Auth(token) => Some(token),
+                Said::Ping | Said::Other | Said::Bad => None,
+            };
+            let checked = self.connection.authenticate_frame(token.as_deref());
+            return checked.map_err(|code| End::Close(code.into()));
         }
-        match self.pump(socket, &mut session).await {
-            Ok(never) => match never {},
-            Err(end) => end,
+    }
+
+    /// Takes another token of the same user, so that the socket may live until that expires.
+    fn renew(&self, principal: &mut Principal, token: &str) -> Result<(), End> {
+        let renewed = self.connection.authenticate_frame(Some(token));
+        let renewed = renewed.map_err(|code| End::Close(code.into()))?;
+        if renewed.user_id != principal.user_id {
+            return Err(End::Close(CloseCode::Token.into()));
         }
+        *principal = renewed;
+        Ok(())
     }
 
     /// Pumps until an end.
@@ -275,10 +359,12 @@ impl Worker {
         &self,
         socket: &mut Socket,
         session: &mut Session,
-    ) -> Result<std::convert::Infallible, End> {
+        mut principal: Principal,
+        mut inbound: Inbound<'_>,
+    ) -> Result<Infallible, End> {
         let shutdown = self.connection.listener.shutdown.clone();
-        let now_ms = self.clock.now_ms();
-        let mut timers = Timers::new(self.principal.expires_at_ms, Instant::now(), now_ms);
+        let (limits, expires_at_ms) = (inbound.limits.clone(), principal.expires_at_ms);
+        let mut timers = Timers::new(limits, expires_at_ms, Instant::now(), self.clock.now_ms());
         let mut begun = pin!(shutdown.begun());
         let mut sleep = pin!(tokio::time::sleep_until(timers.next()));
         let mut is_stopping = false;
@@ -286,7 +372,7 @@ impl Worker {
             tokio::select! {
                 messages = session.next() => match messages {
                     Ok(messages) => {
-                        Self::write(socket, messages).await?;
+                        write(socket, messages, timers.write_deadline(Instant::now())).await?;
                         timers.wrote(Instant::now());
                     }
                     Err(error) => {
@@ -295,14 +381,27 @@ impl Worker {
                     }
                 },
                 frame = socket.next() => {
-                    Self::receive(socket, frame).await?;
+                    socket.get_mut().restart();
+                    match inbound.receive(frame)? {
+                        Said::Ping => {
+                            let pong = vec![Bytes::from_static(message::PONG.as_bytes())];
+                            write(socket, pong, timers.write_deadline(Instant::now())).await?;
+                        }
+                        Said::Auth(token) => {
+                            self.renew(&mut principal, &token)?;
+                            timers.expires_at_ms = principal.expires_at_ms;
+                            timers.arm_expiry(Instant::now(), self.clock.now_ms());
+                            sleep.as_mut().reset(timers.next());
+                        }
+                        Said::Other | Said::Bad => (),
+                    }
                     timers.heard();
                 }
                 () = &mut sleep => {
                     let due = timers.fired(Instant::now(), self.clock.now_ms());
                     if due.map_err(|code| End::Close(code.into()))? {
                         let ping = socket.send(Message::Ping(Bytes::new()));
-                        taken(WRITE_TIMEOUT, ping).await?;
+                        taken(timers.write_deadline(Instant::now()), ping).await?;
                     }
                     sleep.as_mut().reset(timers.next());
                 }
@@ -314,49 +413,27 @@ impl Worker {
             }
         }
     }
+}
 
-    /// Looks at one frame of the peer.
-    async fn receive(
-        socket: &mut Socket,
-        frame: Option<Result<Message, SocketError>>,
-    ) -> Result<(), End> {
-        match frame {
-            Some(Ok(Message::Text(text))) if is_ping(text.as_str()) => {
-                Self::write(socket, vec![Bytes::from_static(message::PONG.as_bytes())]).await
-            }
-            None | Some(Ok(Message::Close(_))) => Err(End::Gone),
-            // Pings are answered by the protocol; what else a client says is not for us.
-            Some(Ok(_)) => Ok(()),
-            Some(Err(SocketError::Capacity(_))) => Err(End::Close(CloseCode::MessageTooBig.into())),
-            Some(Err(SocketError::Utf8(_))) => Err(End::Close(Closing::INVALID_TEXT)),
-            Some(Err(SocketError::Protocol(error))) => {
-                debug!(%error, "a WebSocket broke the protocol");
-                Err(End::Close(Closing::PROTOCOL))
-            }
-            Some(Err(_)) => Err(End::Gone),
+/// Writes messages with as few system calls as they take.
+async fn write(socket: &mut Socket, messages: Vec<Bytes>, deadline: Instant) -> Result<(), End> {
+    let writing = async {
+        for message in messages {
+            // As a frame, for the text is ours and need not be checked for UTF-8 again.
+            let frame = Frame::message(message, OpCode::Data(Data::Text), true);
+            socket.feed(Message::Frame(frame)).await?;
         }
-    }
-
-    /// Writes messages with as few system calls as they take.
-    async fn write(socket: &mut Socket, messages: Vec<Bytes>) -> Result<(), End> {
-        let writing = async {
-            for message in messages {
-                // As a frame, for the text is ours and need not be checked for UTF-8 again.
-                let frame = Frame::message(message, OpCode::Data(Data::Text), true);
-                socket.feed(Message::Frame(frame)).await?;
-            }
-            socket.flush().await
-        };
-        taken(WRITE_TIMEOUT, writing).await
-    }
+        socket.flush().await
+    };
+    taken(deadline, writing).await
 }
 
 /// Waits for a write to be taken.
 async fn taken(
-    limit: Duration,
+    deadline: Instant,
     writing: impl Future<Output = Result<(), SocketError>>,
 ) -> Result<(), End> {
-    match timeout(limit, writing).await {
+    match timeout_at(deadline, writing).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(SocketError::WriteBufferFull(_))) => Err(End::Close(CloseCode::Internal.into())),
         Ok(Err(_)) => Err(End::Gone),
@@ -364,16 +441,101 @@ async fn taken(
     }
 }
 
-fn is_ping(text: &str) -> bool {
-    matches!(text.trim(), "ping" | "{\"type\":\"ping\"}" | "{\"type\": \"ping\"}")
+/// What a client says.
+#[derive(Eq, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
+enum Said {
+    /// `ping`, as text or as JSON.
+    Ping,
+    /// A token, good or not.
+    Auth(String),
+    /// Nothing that is for us.
+    Other,
+    /// What looks like a message of the protocol, and is none.
+    Bad,
+}
+
+impl Said {
+    /// Text that is no JSON object is a page's own business; an object is a message to us.
+    fn parse(text: &str) -> Self {
+        #[derive(Deserialize)]
+        struct ClientMessage<'a> {
+            #[serde(borrow, rename = "type")]
+            kind: Cow<'a, str>,
+        }
+        let text = text.trim();
+        if text == "ping" {
+            return Self::Ping;
+        }
+        if !text.starts_with('{') {
+            return Self::Other;
+        }
+        match serde_json::from_str::<ClientMessage<'_>>(text) {
+            Ok(message) if message.kind == "ping" => Self::Ping,
+            Ok(message) if message.kind == "auth" => {
+                socket_token::of_frame(text).map_or(Self::Bad, Self::Auth)
+            }
+            _ => Self::Bad,
+        }
+    }
+}
+
+/// What comes from the peer, counted.
+struct Inbound<'a> {
+    limits: &'a SocketLimits,
+    start: Instant,
+    bucket: Bucket,
+}
+
+impl Inbound<'_> {
+    /// Looks at one frame of the peer.
+    fn receive(&mut self, frame: Option<Result<Message, SocketError>>) -> Result<Said, End> {
+        match frame {
+            None | Some(Ok(Message::Close(_))) => Err(End::Gone),
+            Some(Ok(_)) if !self.is_within_rate() => Err(End::Close(CloseCode::RateLimited.into())),
+            Some(Ok(Message::Text(text))) => match Said::parse(text.as_str()) {
+                Said::Bad => Err(End::Close(CloseCode::BadFrame.into())),
+                said => Ok(said),
+            },
+            Some(Ok(Message::Binary(_))) => Err(End::Close(CloseCode::BadFrame.into())),
+            // Pings are answered by the protocol.
+            Some(Ok(_)) => Ok(Said::Other),
+            Some(Err(error)) => Err(end_of(&error)),
+        }
+    }
+
+    fn is_within_rate(&mut self) -> bool {
+        let elapsed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.limits.rate.is_none_or(|rate| rate.take(&mut self.bucket, elapsed).is_ok())
+    }
+}
+
+/// How a socket ends whose peer broke the rules.
+fn end_of(error: &SocketError) -> End {
+    match error {
+        SocketError::Capacity(_) => End::Close(CloseCode::MessageTooBig.into()),
+        SocketError::Io(error) if metered::is_too_long(error) => {
+            End::Close(CloseCode::MessageTooBig.into())
+        }
+        SocketError::Utf8(_) => End::Close(Closing::INVALID_TEXT),
+        SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Gone,
+        SocketError::Protocol(error) => {
+            debug!(%error, "a WebSocket broke the protocol");
+            End::Close(Closing::PROTOCOL)
+        }
+        _ => End::Gone,
+    }
 }
 
 /// The connection below the upgrade. Without hyper's wrapper: its empty read buffer alone would
 /// keep 8 KiB.
 async fn raw_socket(upgrade: OnUpgrade) -> Option<Socket> {
     let upgraded: Upgraded = timeout(UPGRADE_TIMEOUT, upgrade).await.ok()?.ok()?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
-    let stream = parts.io.into_inner();
+    let parts = upgraded.downcast::<TokioIo<Guarded>>().ok()?;
+    let stream = parts.io.into_inner().into_inner();
+    // Only memory is lost if the option cannot be set.
+    let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+    let stream = Metered::new(stream, RAW_BYTES_MAX);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -389,25 +551,39 @@ async fn raw_socket(upgrade: OnUpgrade) -> Option<Socket> {
     })
 }
 
-/// Ends the closing handshake: ours with a reason, or the answer to the peer's.
-async fn finish(socket: &mut Socket, closing: Option<Closing>) {
+/// Ends the closing handshake: ours with a reason, or the answer to the peer's. Who does not take
+/// it in time is reset.
+async fn finish(socket: &mut Socket, closing: Option<Closing>, limit: Duration) {
     let handshake = async {
+        let mut is_closed = closing.is_none();
         if let Some(Closing(code, reason)) = closing {
             let reason = Utf8Bytes::from_static(reason);
             let frame = CloseFrame { code: code.into(), reason };
             socket.send(Message::Close(Some(frame))).await?;
         }
-        while let Some(frame) = socket.next().await {
-            drop(frame?);
+        socket.get_mut().restart();
+        while let Some(Ok(frame)) = socket.next().await {
+            is_closed |= frame.is_close();
+        }
+        if !is_closed {
+            // What it still sends is read, so that no reset takes our reason from it.
+            let mut scratch = [0; 1_024];
+            let stream = socket.get_mut().stream_mut();
+            stream.shutdown().await?;
+            while stream.read(&mut scratch).await? > 0 {}
         }
         Ok::<(), SocketError>(())
     };
-    // The peer may be gone or silent; the connection is dropped either way.
-    drop(timeout(CLOSE_TIMEOUT, handshake).await);
+    match timeout(limit, handshake).await {
+        // The peer may be gone, which is what was wanted.
+        Ok(ended) => drop(ended),
+        Err(Elapsed { .. }) => guard::reset(socket.get_ref().stream()),
+    }
 }
 
 /// When the pump has to do something by itself.
 struct Timers {
+    limits: SocketLimits,
     ping_at: Instant,
     /// Set while a ping is unanswered.
     pong_by: Option<Instant>,
@@ -418,9 +594,10 @@ struct Timers {
 }
 
 impl Timers {
-    fn new(expires_at_ms: Option<i64>, now: Instant, now_ms: i64) -> Self {
+    fn new(limits: SocketLimits, expires_at_ms: Option<i64>, now: Instant, now_ms: i64) -> Self {
         let mut timers = Self {
-            ping_at: now + PING_INTERVAL,
+            ping_at: now + limits.ping_interval,
+            limits,
             pong_by: None,
             expires_at_ms,
             expiry_check_at: None,
@@ -445,6 +622,12 @@ impl Timers {
             .fold(self.ping_at, Instant::min)
     }
 
+    /// How long a write that begins now may take: no token is outlived by more than its close.
+    fn write_deadline(&self, now: Instant) -> Instant {
+        let latest = now + self.limits.write_timeout;
+        self.expiry_check_at.map_or(latest, |at| latest.min(at + self.limits.close_timeout))
+    }
+
     /// A frame came in.
     fn heard(&mut self) {
         self.pong_by = None;
@@ -453,7 +636,7 @@ impl Timers {
     /// A write was taken; while it was blocked, nothing was read, so the pong may be waiting.
     fn wrote(&mut self, now: Instant) {
         if self.pong_by.is_some_and(|by| by <= now) {
-            self.pong_by = Some(now + PONG_TIMEOUT);
+            self.pong_by = Some(now + self.limits.pong_timeout);
         }
     }
 
@@ -475,8 +658,8 @@ impl Timers {
         if self.ping_at > now {
             return Ok(false);
         }
-        self.ping_at = now + PING_INTERVAL;
-        self.pong_by.get_or_insert(now + PONG_TIMEOUT);
+        self.ping_at = now + self.limits.ping_interval;
+        self.pong_by.get_or_insert(now + self.limits.pong_timeout);
         Ok(true)
     }
 }
@@ -486,11 +669,18 @@ mod tests {
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
+    const PING_INTERVAL: Duration = Duration::from_secs(30);
+    const PONG_TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn timers_of(expires_at_ms: Option<i64>, now: Instant, now_ms: i64) -> Timers {
+        let limits = crate::http::tests::support::limits().socket;
+        Timers::new(limits, expires_at_ms, now, now_ms)
+    }
 
     #[test]
     fn a_peer_that_does_not_answer_a_ping_is_closed() {
         let start = Instant::now();
-        let mut timers = Timers::new(None, start, 0);
+        let mut timers = timers_of(None, start, 0);
         assert_eq!(timers.next(), start + PING_INTERVAL);
         assert_eq!(timers.fired(start + PING_INTERVAL - S, 0), Ok(false));
         let pinged = start + PING_INTERVAL;
@@ -506,7 +696,7 @@ mod tests {
     #[test]
     fn the_pong_timer_stands_while_our_write_is_blocked() {
         let start = Instant::now();
-        let mut timers = Timers::new(None, start, 0);
+        let mut timers = timers_of(None, start, 0);
         let pinged = start + PING_INTERVAL;
         assert_eq!(timers.fired(pinged, 0), Ok(true));
         let taken = pinged + PONG_TIMEOUT + S;
@@ -518,18 +708,52 @@ mod tests {
     #[test]
     fn expiry_goes_by_the_wall_clock() {
         let start = Instant::now();
-        let mut timers = Timers::new(Some(2_000), start, 1_000);
+        let mut timers = timers_of(Some(2_000), start, 1_000);
         assert_eq!(timers.next(), start + S);
         assert_eq!(timers.fired(start + S, 1_500), Ok(false), "the wall clock was set back");
         assert_eq!(timers.fired(start + 2 * S, 2_000), Err(CloseCode::Token));
-        let far = Timers::new(Some(i64::MAX), start, i64::MIN);
+        let far = timers_of(Some(i64::MAX), start, i64::MIN);
         assert_eq!(far.expiry_check_at, Some(start + EXPIRY_CHECK_MAX));
+    }
+
+    #[test]
+    fn no_write_outlives_the_token_by_more_than_the_close() {
+        let start = Instant::now();
+        assert_eq!(timers_of(None, start, 0).write_deadline(start), start + 60 * S);
+        assert_eq!(timers_of(Some(2_000), start, 1_000).write_deadline(start), start + 6 * S);
+        assert_eq!(timers_of(Some(90_000), start, 0).write_deadline(start), start + 60 * S);
+    }
+
+    #[test]
+    fn what_looks_like_a_message_has_to_be_one() {
+        for (text, expected) in [
+            ("ping", Said::Ping),
+            (" ping\n", Said::Ping),
+            ("{\"type\":\"ping\"}", Said::Ping),
+            ("{ \"at\": 1, \"type\": \"p\\u0069ng\" }", Said::Ping),
+            ("{\"type\":\"auth\",\"data\":{\"token\":\"x\"}}", Said::Auth("x".to_owned())),
+            ("{\"type\":\"auth\"}", Said::Bad),
+            ("", Said::Other),
+            ("hello", Said::Other),
+            ("[1]", Said::Other),
+            ("{", Said::Bad),
+            ("{}", Said::Bad),
+            ("{\"type\":1}", Said::Bad),
+            ("{\"type\":\"ping\",\"type\":\"ping\"}", Said::Bad),
+            ("{\"type\":\"ping\"}{", Said::Bad),
+            ("{\"type\":\"what\"}", Said::Bad),
+        ] {
+            assert_eq!(Said::parse(text), expected, "{text}");
+        }
+        let deep = format!("{{\"x\":{}}}", "[".repeat(60_000));
+        assert_eq!(Said::parse(&deep), Said::Bad);
     }
 
     #[tokio::test]
     async fn a_write_that_is_not_taken_ends_its_socket() {
-        let blocked = taken(Duration::from_millis(10), std::future::pending()).await;
+        let soon = Instant::now() + Duration::from_millis(10);
+        let blocked = taken(soon, std::future::pending()).await;
         assert!(matches!(blocked, Err(End::Blocked)));
-        assert!(taken(Duration::ZERO, async { Ok(()) }).await.is_ok());
+        assert!(taken(soon, async { Ok(()) }).await.is_ok());
     }
 }

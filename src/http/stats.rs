@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/ws/stats`.
 
-use super::{State, extract, problem::Problem};
+use super::{Health, State, extract, problem::Problem};
 use axum::{
     body::Body,
     extract::State as AxumState,
@@ -11,14 +11,25 @@ use std::sync::Arc;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// `GET /healthz`: 200 `ok`, or 503 with the reasons why not.
+/// `GET /healthz`: 200 `ok`, 200 `degraded` where something is damaged and all else goes on, or 503
+/// `failed`; the latter two with the reasons.
 pub(super) async fn health(AxumState(state): AxumState<Arc<State>>) -> Response<Body> {
-    let reasons = (state.parts.health)();
-    if reasons.is_empty() {
-        return document(StatusCode::OK, &json!({ "status": "ok" }));
+    let Health { failures, damages } = (state.parts.health)();
+    let (status, word) = match (failures.is_empty(), damages.is_empty()) {
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
+        (true, false) => (StatusCode::OK, "degraded"),
+        (true, true) => (StatusCode::OK, "ok"),
+    };
+    let mut body = json!({ "status": word });
+    let reasons: Vec<String> = failures.into_iter().chain(damages).collect();
+    if !reasons.is_empty() {
+        body["reasons"] = json!(reasons);
     }
-    let body = json!({ "status": "degraded", "reasons": reasons });
-    document(StatusCode::SERVICE_UNAVAILABLE, &body)
+    // Nothing that a restart would mend: it would only lose the keys that are left.
+    if state.parts.authenticator.has_stale_keys() {
+        body["notes"] = json!(["the keys of --jwt-jwks cannot be refreshed"]);
+    }
+    document(status, &body)
 }
 
 /// `GET /readyz`: 200 once apply has reached the log end seen at start, until the stop begins.
@@ -69,7 +80,8 @@ fn check_protection(state: &State, headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-fn document(status: StatusCode, body: &Value) -> Response<Body> {
+/// A JSON answer that nobody keeps.
+pub(super) fn document(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -41,7 +41,7 @@ pub(super) async fn create(
     Headers(headers): Headers,
     body: Body,
 ) -> Answer {
-    let body = body::read(&headers, body, body::JSON, state.options.body_bytes_max).await?;
+    let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
     let fields = Fields::parse(&body)?;
     fields.refuse_unknown()?;
     refuse_read_only(&fields)?;
@@ -97,7 +97,7 @@ pub(super) async fn patch(
     body: Body,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
-    let body = body::read(&headers, body, body::PATCH, state.options.body_bytes_max).await?;
+    let body = body::read(&headers, body, body::PATCH, &state.options.limits).await?;
     let fields = Fields::parse(&body)?;
     refuse_read_only(&fields)?;
     target.check_fields(&fields)?;
@@ -116,7 +116,7 @@ pub(super) async fn replace(
     body: Body,
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
-    let body = body::read(&headers, body, body::JSON, state.options.body_bytes_max).await?;
+    let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
     let fields = Fields::parse(&body)?;
     target.check_fields(&fields)?;
     let action = match action(&fields)? {
@@ -353,6 +353,7 @@ async fn publish(state: &State, task_id: &TaskId, event: &TaskEvent) -> Result<D
     let record = OutboundRecord {
         topic: state.options.topic.clone(),
         partition: None,
+        timestamp_ms: None,
         key: Some(Bytes::copy_from_slice(task_id.as_str().as_bytes())),
         value: Some(Bytes::from(event.to_json())),
         headers: Vec::new(),

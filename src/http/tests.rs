@@ -1,7 +1,8 @@
 //! The whole port over real sockets, with the real apply, store and hub behind it; only the log is
 //! a double, so that it can be full, gone or slow.
 
+mod admin;
 mod limits;
 mod rest;
 mod socket;
-mod support;
+pub(super) mod support;

@@ -22,6 +22,7 @@ pub(super) enum Kind {
     Snapshot,
     Epochs,
     LogStart,
+    Accepted,
 }
 
 impl Kind {
@@ -31,6 +32,7 @@ impl Kind {
             Self::Snapshot => b"TWPS",
             Self::Epochs => b"TWEP",
             Self::LogStart => b"TWLS",
+            Self::Accepted => b"TWAH",
         }
     }
 }
@@ -106,7 +108,8 @@ pub(super) fn replace(dir: &dyn Dir, name: &str, slices: &[&[u8]]) -> io::Result
 /// End of the name of a file that is not finished.
 pub(super) const TEMPORARY: &str = ".tmp";
 
-fn create_or_empty(dir: &dyn Dir, name: &str) -> io::Result<Arc<dyn File>> {
+/// A file of that name without bytes, there before or not.
+pub(super) fn create_or_empty(dir: &dyn Dir, name: &str) -> io::Result<Arc<dyn File>> {
     match dir.create(name) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let file = dir.open(name)?;

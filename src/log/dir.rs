@@ -3,6 +3,7 @@
 //! Everything the log does to a disk goes through these two traits, so that a test can fail, tear
 //! or cut off each single call.
 
+use super::disk::parent;
 use std::{
     fmt, fs,
     io::{self, IoSlice},
@@ -35,7 +36,7 @@ pub trait Dir: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, or as the disk says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
-    /// Gives a file another name, in place of the file that had it.
+    /// Gives a file or directory another name, in place of the file that had it.
     ///
     /// # Errors
     /// As the disk says.
@@ -97,6 +98,13 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct RealDir {
     path: PathBuf,
+    access: Access,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
 }
 
 impl RealDir {
@@ -106,14 +114,41 @@ impl RealDir {
     /// As the file system says.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        if !path.is_dir() {
-            fs::create_dir_all(&path)?;
-            if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
-                fs::File::open(parent)?.sync_all()?;
-            }
-        }
-        Ok(Self { path })
+        create_dir(&path)?;
+        Ok(Self { path, access: Access::ReadWrite })
     }
+
+    /// The directory at `path`, which must be there; every call that would change it fails with
+    /// `PermissionDenied`.
+    ///
+    /// # Errors
+    /// `NotFound`, or as the file system says.
+    pub fn read_only(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        fs::read_dir(&path)?;
+        Ok(Self { path, access: Access::ReadOnly })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+}
+
+/// Creates a directory and its parents, each durably.
+fn create_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent(path);
+    create_dir(&parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => (),
+        created => created?,
+    }
+    fs::File::open(parent)?.sync_all()
 }
 
 impl Dir for RealDir {
@@ -133,21 +168,26 @@ impl Dir for RealDir {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.check_writable()?;
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).open(self.path.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let is_writable = self.access == Access::ReadWrite;
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(is_writable).open(self.path.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         fs::remove_file(self.path.join(name))
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use std::io;
 
-const NAME: &str = "epochs";
+pub(super) const NAME: &str = "epochs";
 const ENTRY_BYTES: usize = 12;
 
 /// Epochs by their first offset, oldest first.

@@ -13,17 +13,22 @@
 //! before [`Log::close`]. The next open gives back [`Recovery::snapshot`], and in
 //! [`Recovery::active_batches`] the headers to apply on top of it.
 
+mod accepted;
 mod checked;
+mod copy;
 pub mod dir;
+pub mod disk;
 mod epochs;
 mod reader;
 mod recovery;
+mod repair;
 mod retention;
 mod segment;
 mod snapshot;
 mod state;
 pub mod testing;
 mod times;
+mod verify;
 mod walk;
 mod writer;
 
@@ -31,6 +36,8 @@ mod writer;
 mod tests;
 
 pub use reader::{Batches, LogReader};
+pub use repair::{Decision, RepairError, repair};
+pub use verify::{Damage, Finding, Report, verify};
 pub use writer::Log;
 
 use crate::{position::Offset, wire::batch::BatchHeader};
@@ -71,6 +78,8 @@ pub struct Recovery {
     pub torn_tail: Option<TornTail>,
     /// Damage that was found and not cut: ranges of offsets that cannot be read.
     pub holes: Vec<(Offset, Offset)>,
+    /// Those that a person has accepted: see [`repair()`].
+    pub accepted_holes: Vec<(Offset, Offset)>,
     /// The newest of what [`Log::store_snapshot`] was given that still holds.
     pub snapshot: Option<Snapshot>,
     /// Headers of the idempotent producers' batches that the snapshot does not cover: after a
@@ -98,6 +107,8 @@ pub struct TornTail {
     pub offset: Offset,
     /// Bytes cut.
     pub bytes: u64,
+    /// The file that keeps them; `None` where the disk had no space for it.
+    pub kept: Option<PathBuf>,
 }
 
 /// How the log was left.
@@ -112,6 +123,16 @@ pub struct LastStop {
     pub leader_epoch: i32,
 }
 
+/// What ended, when a stop was not clean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outage {
+    /// Perhaps the machine: of what was not synced, anything may be missing.
+    Machine,
+    /// Only the process: every byte that it had written is there, so that a torn tail can only be
+    /// the beginning of one write.
+    Process,
+}
+
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -124,6 +145,36 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Whether there is any segment of a log in `dir`.
+///
+/// # Errors
+/// As the disk says.
+pub fn has_segments(dir: &dyn dir::Dir) -> io::Result<bool> {
+    Ok(dir.list()?.iter().any(|name| segment::parse_name(name, segment::LOG).is_some()))
+}
+
+/// The newest leader epoch that the log in `dir` knows of; `None` if there is none.
+///
+/// # Errors
+/// As the disk says.
+pub fn last_epoch(dir: &dyn dir::Dir) -> io::Result<Option<i32>> {
+    Ok(epochs::Epochs::load(dir)?.last())
+}
+
+/// Begins a log at `base` whose records below are given up: an accepted hole.
+///
+/// # Errors
+/// `Io`; the same may be tried again.
+pub fn start_at(dir: &dyn dir::Dir, base: Offset) -> Result<(), OpenError> {
+    let accepted = accepted::Accepted::load(dir)
+        .and_then(|mut accepted| accepted.add(dir, 0, base.get()))
+        .and_then(|()| recovery::create_segment(dir, base.get()));
+    match accepted {
+        Ok(_) => Ok(()),
+        Err(source) => Err(OpenError::Io { path: dir.path().to_path_buf(), source }),
+    }
 }
 
 /// Why an append or flush was not made.

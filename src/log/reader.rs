@@ -2,7 +2,7 @@
 
 use super::{
     ReadError,
-    dir::File,
+    dir::{Dir, File},
     epochs::Epochs,
     recovery,
     segment::{IndexEntry, LOG, Sealed, name, seek_offset, seek_time},
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{position::Offset, wire::batch};
 use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{io, sync::Arc};
 use tokio::sync::watch;
 
@@ -40,6 +41,11 @@ impl LogReader {
         Self { shared }
     }
 
+    /// The directory that holds the log.
+    pub(super) fn dir(&self) -> &dyn Dir {
+        &*self.shared.dir
+    }
+
     /// Oldest offset that can be read.
     pub fn log_start(&self) -> Offset {
         offset(self.shared.lock().log_start)
@@ -53,6 +59,28 @@ impl LogReader {
     /// Bytes on disk.
     pub fn size_bytes(&self) -> u64 {
         self.shared.lock().size_bytes()
+    }
+
+    /// Ranges of offsets at or above the log start that are known to be unreadable, and that no
+    /// person has accepted, in the order in which they were found; at most 1,000.
+    pub fn holes(&self) -> Vec<(Offset, Offset)> {
+        let log_start = self.log_start();
+        let damages = self.shared.damages();
+        let holes = damages.holes.iter().map(|(from, to)| (offset(*from), offset(*to)));
+        holes.filter(|(_, to)| log_start < *to).collect()
+    }
+
+    /// Where the disk refused the last read that it refused, and why; until that offset is read.
+    pub fn refused(&self) -> Option<(Offset, String)> {
+        let damages = self.shared.damages();
+        damages.refused.as_ref().map(|(from, cause)| (offset(*from), cause.clone()))
+    }
+
+    /// Counts holes on `gauge`: those known, and each that a read finds.
+    pub fn count_holes_on(&self, gauge: &Gauge) {
+        let mut damages = self.shared.damages();
+        gauge.inc_by(i64::try_from(damages.holes.len()).unwrap_or(i64::MAX));
+        damages.gauge = Some(gauge.clone());
     }
 
     /// Tells of each rise of the high watermark.
@@ -82,6 +110,22 @@ impl LogReader {
     /// # Errors
     /// See [`ReadError`].
     pub fn read(&self, from: Offset, bytes_max: usize) -> Result<Batches, ReadError> {
+        let read = self.read_twice(from, bytes_max);
+        let mut damages = self.shared.damages();
+        match &read {
+            Err(ReadError::Io(error)) => {
+                damages.refused = Some((from.get(), error.to_string()));
+            }
+            Ok(_) if damages.refused.as_ref().is_some_and(|(at, _)| *at == from.get()) => {
+                damages.refused = None;
+            }
+            _ => (),
+        }
+        drop(damages);
+        read
+    }
+
+    fn read_twice(&self, from: Offset, bytes_max: usize) -> Result<Batches, ReadError> {
         match self.read_disk(from, bytes_max) {
             // Retention took the segment after it was found: look once more where it begins now.
             Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -132,9 +176,22 @@ impl LogReader {
             .map_err(ReadError::Io)?;
         let step = APPROACH_BYTES + bytes_max.min(READ_BYTES_MAX);
         let mut window = Window::with_step(&*file, segment.size, step);
-        let place = approach(&mut window, &segment, from)?;
+        let place = approach(&mut window, &segment, from).map_err(|stopped| {
+            if let Stopped::Damage { hole } = stopped {
+                self.note(hole);
+            }
+            stopped.into_error(from, segment.high_watermark)
+        })?;
         let chunk = gather(window, &segment, place, bytes_max.min(READ_BYTES_MAX));
         Ok(Batches { bytes: chunk.len(), chunks: vec![chunk] })
+    }
+
+    /// Tells of a hole, once.
+    fn note(&self, (from, to): (i64, i64)) {
+        if self.shared.damages().add(from, to) {
+            let dir = self.shared.dir.path().display();
+            tracing::error!(%dir, from, to, "records are damaged and cannot be read");
+        }
     }
 
     /// The segment that holds `from`; `None` at the high watermark.
@@ -152,7 +209,8 @@ impl LogReader {
         }
         let after = state.sealed.partition_point(|segment| segment.base <= from);
         let Some(at) = after.checked_sub(1) else {
-            return Err(corrupt(from, state.next_base(0).min(state.high_watermark)));
+            let first = state.sealed.front().map_or(state.active.base, |first| first.base);
+            return Err(corrupt(from, first.min(state.high_watermark)));
         };
         let sealed = &state.sealed[at];
         if from >= sealed.end {
@@ -258,27 +316,47 @@ fn sealed_segment(state: &State, at: usize) -> Segment {
     }
 }
 
+/// Why a walk did not reach its batch.
+enum Stopped {
+    /// The offset lies in this hole.
+    Damage {
+        hole: (i64, i64),
+    },
+    Disk(io::Error),
+}
+
+impl Stopped {
+    fn into_error(self, from: i64, high_watermark: i64) -> ReadError {
+        match self {
+            Self::Damage { hole: (_, to) } => corrupt(from, to.min(high_watermark)),
+            Self::Disk(error) => ReadError::Io(error),
+        }
+    }
+}
+
 /// Walks to the batch that holds `from`, which lies whole in the window then.
 fn approach<'a>(
     window: &mut Window<'_>,
     segment: &'a Segment,
     from: i64,
-) -> Result<Place<'a>, ReadError> {
+) -> Result<Place<'a>, Stopped> {
     let mut place = segment.start();
     loop {
-        if place.offset > from {
-            return Err(corrupt(from, place.offset.min(segment.high_watermark)));
-        }
-        if let Some(header) = walk::batch_at(window, &place).map_err(ReadError::Io)? {
+        if let Some(header) = walk::batch_at(window, &place).map_err(Stopped::Disk)? {
             if from <= header.last_offset() {
                 return Ok(place);
             }
             place = place.after(&header);
-        } else if let Some(hole) = walk::search(window, &place).map_err(ReadError::Io)? {
-            place = place.past(&hole);
-        } else {
-            return Err(corrupt(from, segment.limit.min(segment.high_watermark)));
+            continue;
         }
+        let hole = walk::search(window, &place).map_err(Stopped::Disk)?;
+        let to = hole.map_or(segment.limit, |hole| hole.to);
+        if from < to {
+            return Err(Stopped::Damage { hole: (place.offset, to) });
+        }
+        // Without a hole there is nothing after it, so that `from` lies below its end.
+        let Some(hole) = hole else { return Err(Stopped::Damage { hole: (from, to) }) };
+        place = place.past(&hole);
     }
 }
 

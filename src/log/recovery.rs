@@ -5,7 +5,8 @@
 //! in a new segment.
 
 use super::{
-    LastStop, Recovery, Snapshot, TornTail,
+    LastStop, Outage, Recovery, Snapshot, TornTail,
+    accepted::Accepted,
     checked::{self, Kind, TEMPORARY},
     dir::{Dir, File},
     epochs::Epochs,
@@ -16,7 +17,7 @@ use super::{
 use crate::{position::Offset, wire::batch::BatchHeader};
 use std::{collections::VecDeque, io, sync::Arc};
 
-const LOG_START: &str = "log-start";
+pub(super) const LOG_START: &str = "log-start";
 
 /// A log as it was found, ready to go on.
 #[derive(Debug)]
@@ -26,14 +27,20 @@ pub(super) struct Opened {
     pub(super) file: Arc<dyn File>,
     pub(super) epochs: Epochs,
     pub(super) log_start: i64,
+    /// Its end was damaged, so that the leader epoch must rise.
+    pub(super) is_damaged: bool,
+    pub(super) accepted: Accepted,
     pub(super) recovery: Recovery,
 }
 
 /// Opens every segment of `dir`, creating the first if there is none.
-pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
+pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::Result<Opened> {
     let names = dir.list()?;
     let mut bases: Vec<i64> = names.iter().filter_map(|name| parse_name(name, LOG)).collect();
     bases.sort_unstable();
+    let floor = last_stop.durable_floor.get().max(orphans_end(dir, &names, &bases)?);
+    let last_stop =
+        &LastStop { durable_floor: Offset::new(floor).unwrap_or_default(), ..*last_stop };
     remove_leftovers(dir, &names, &bases);
     let mut epochs = Epochs::load(dir)?;
     drop_bypassed(dir, &mut bases, &epochs)?;
@@ -44,15 +51,16 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
     }
     let last = match bases.last() {
         Some(base) => {
-            let last = open_last(dir, *base, last_stop, &epochs, &mut recovery)?;
+            let last = open_last(dir, *base, (last_stop, outage), &epochs, &mut recovery)?;
             // It grows from here on, and its old seal must not be found when it is full.
             if names.contains(&name(*base, SEAL)) {
                 dir.remove(&name(*base, SEAL))?;
             }
             last
         }
-        None => create_active(dir, last_stop.durable_floor.get())?,
+        None => create_active(dir, floor)?,
     };
+    let is_damaged = matches!(last, Last::Damaged { .. });
     let (active, file) = match last {
         Last::Open(active, file) => (active, file),
         Last::Damaged { growth, next } => {
@@ -65,12 +73,14 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop) -> io::Result<Opened> {
         }
     };
     epochs.truncate(active.end);
-    recovery.holes = holes(&sealed, active.base);
-    let log_start = load_log_start(dir)?
-        .unwrap_or(0)
-        .max(sealed.front().map_or(active.base, |first| first.base))
-        .min(active.end);
-    let mut opened = Opened { sealed, active, file, epochs, log_start, recovery };
+    let first = sealed.front().map_or(active.base, |first| first.base);
+    let log_start = load_log_start(dir)?.unwrap_or(first).min(active.end);
+    let accepted = Accepted::load(dir)?;
+    (recovery.accepted_holes, recovery.holes) = holes(log_start, &sealed, active.base)
+        .into_iter()
+        .partition(|(from, to)| accepted.covers(from.get(), to.get()));
+    let mut opened =
+        Opened { sealed, active, file, epochs, log_start, is_damaged, accepted, recovery };
     load_producers(dir, &names, &mut opened)?;
     Ok(opened)
 }
@@ -108,21 +118,27 @@ fn create_active(dir: &dyn Dir, base: i64) -> io::Result<Last> {
 
 /// Removes an empty last segment that a failed roll left, if the log went on in the one before.
 fn drop_bypassed(dir: &dyn Dir, bases: &mut Vec<i64>, epochs: &Epochs) -> io::Result<()> {
-    let [.., previous, last] = bases[..] else { return Ok(()) };
+    if is_last_bypassed(dir, bases, epochs)?
+        && let Some(last) = bases.pop()
+    {
+        dir.remove(&name(last, LOG))?;
+        dir.sync()?;
+    }
+    Ok(())
+}
+
+/// Whether the last segment is empty, and the one before goes on beyond its base.
+pub(super) fn is_last_bypassed(dir: &dyn Dir, bases: &[i64], epochs: &Epochs) -> io::Result<bool> {
+    let [.., previous, last] = *bases else { return Ok(false) };
     if dir.open(&name(last, LOG))?.size()? > 0 {
-        return Ok(());
+        return Ok(false);
     }
     let file = dir.open(&name(previous, LOG))?;
     let size = file.size()?;
     if Sealed::load(dir, previous, size)?.is_some_and(|sealed| sealed.end <= last) {
-        return Ok(());
+        return Ok(false);
     }
-    if walk::scan(&*file, size, (previous, i64::MAX), epochs)?.growth.end > last {
-        dir.remove(&name(last, LOG))?;
-        dir.sync()?;
-        bases.pop();
-    }
-    Ok(())
+    Ok(walk::scan(&*file, size, (previous, i64::MAX), epochs)?.growth.end > last)
 }
 
 /// Writes the seal of `growth`; without it the next start scans, so a failure is only told.
@@ -177,7 +193,7 @@ fn set_times(growth: &mut Growth, file: &dyn File) -> io::Result<()> {
 fn open_last(
     dir: &dyn Dir,
     base: i64,
-    last_stop: &LastStop,
+    (last_stop, outage): (&LastStop, Outage),
     epochs: &Epochs,
     recovery: &mut Recovery,
 ) -> io::Result<Last> {
@@ -189,12 +205,19 @@ fn open_last(
     {
         return Ok(go_on(growth, file, floor));
     }
-    let scan = walk::scan(&*file, size, (base, i64::MAX), epochs)?;
-    let mut growth = scan.growth;
+    let walk::Scan { mut growth, not_torn } = walk::scan(&*file, size, (base, i64::MAX), epochs)?;
     let mut next = growth.end.max(floor);
     if growth.size < size {
-        if scan.not_torn.is_some() || growth.end < floor {
-            next = next.max(scan.not_torn.unwrap_or(next));
+        let (position, offset) = (growth.size, growth.end);
+        let tail = Place { position, offset, size, limit: i64::MAX, epochs };
+        let mut window = Window::new(&*file, size);
+        // A clean stop had synced all, and a process that ends leaves all that it had written.
+        let is_all_kept = last_stop.was_clean || outage == Outage::Process;
+        let is_damage = not_torn.is_some()
+            || growth.end < floor
+            || is_all_kept && !walk::is_cut_short(&mut window, &tail)?;
+        if is_damage {
+            next = next.max(not_torn.unwrap_or(next)).max(walk::claimed_end(&mut window, &tail)?);
             take_tail(&mut growth, &*file, size)?;
         } else {
             let name = name(base, LOG);
@@ -230,25 +253,47 @@ fn cut(
     (growth, size): (&Growth, u64),
 ) -> io::Result<TornTail> {
     let position = growth.size;
-    let kept = keep_beside(dir, file, &format!("{name}.cut-{position}"), position..size);
-    let is_kept = match kept {
-        Ok(()) => true,
+    let kept = match keep_torn(dir, file, &format!("{name}{CUT}{position}"), position..size) {
+        Ok(kept) => Some(dir.path().join(kept)),
         // A full disk must not keep the log from opening; the bytes were never acknowledged.
-        Err(error) if is_full(&error) => false,
+        Err(error) if is_full(&error) => None,
         Err(error) => return Err(error),
     };
     file.set_len(position)?;
     let path = dir.path().join(name);
     let offset = Offset::new(growth.end).unwrap_or_default();
-    let bytes = size - position;
-    tracing::warn!(
-        file = %path.display(), position, %offset, bytes, is_kept,
-        "torn tail cut from the log"
-    );
-    Ok(TornTail { path, position, offset, bytes })
+    Ok(TornTail { path, position, offset, bytes: size - position, kept })
 }
 
-fn keep_beside(
+/// In the name of a file with the bytes of a torn tail.
+pub(super) const CUT: &str = ".cut-";
+/// Such files that are kept; the oldest go.
+const CUTS_MAX: usize = 8;
+
+/// Keeps a torn tail under a name of its own, and not too many of them.
+fn keep_torn(
+    dir: &dyn Dir,
+    file: &dyn File,
+    wanted: &str,
+    range: std::ops::Range<u64>,
+) -> io::Result<String> {
+    let mut kept = Vec::new();
+    for name in dir.list()?.into_iter().filter(|name| name.contains(CUT)) {
+        kept.push((dir.open(&name)?.modified_ms()?, name));
+    }
+    kept.sort_unstable();
+    for (_, oldest) in kept.iter().take((kept.len() + 1).saturating_sub(CUTS_MAX)) {
+        dir.remove(oldest)?;
+    }
+    let is_free = |name: &String| !kept.iter().any(|(_, other)| other == name);
+    let name = (0..=CUTS_MAX).map(|n| format!("{wanted}{}", ".again".repeat(n))).find(is_free);
+    let name = name.unwrap_or_else(|| wanted.to_owned());
+    keep_beside(dir, file, &name, range)?;
+    Ok(name)
+}
+
+/// Copies bytes of a file to a file of their own, durably.
+pub(super) fn keep_beside(
     dir: &dyn Dir,
     file: &dyn File,
     name: &str,
@@ -276,17 +321,36 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Ranges of offsets that cannot be read: within segments, and between them.
-fn holes(sealed: &VecDeque<Arc<Sealed>>, active_base: i64) -> Vec<(Offset, Offset)> {
-    let nexts = sealed.iter().skip(1).map(|next| next.base).chain([active_base]);
+/// Ranges of offsets that cannot be read: before the first segment, within segments, between them.
+fn holes(
+    log_start: i64,
+    sealed: &VecDeque<Arc<Sealed>>,
+    active_base: i64,
+) -> Vec<(Offset, Offset)> {
     let mut holes = Vec::new();
-    for (segment, next) in sealed.iter().zip(nexts) {
+    let mut reached = log_start;
+    for segment in sealed {
+        holes.push((reached, segment.base));
         holes.extend(segment.holes.iter().map(|hole| (hole.from, hole.to)));
-        holes.push((segment.end, next));
+        reached = segment.end;
     }
-    holes.retain(|(from, to)| from < to);
+    holes.push((reached, active_base));
+    holes.retain(|(from, to)| from < to && log_start < *to);
     let offset = |raw| Offset::new(raw).unwrap_or_default();
     holes.into_iter().map(|(from, to)| (offset(from), offset(to))).collect()
+}
+
+/// The end of what seals tell of whose segments are lost: offsets below it were given.
+fn orphans_end(dir: &dyn Dir, names: &[String], bases: &[i64]) -> io::Result<i64> {
+    let mut end = 0;
+    for base in names.iter().filter_map(|name| parse_name(name, SEAL)) {
+        if bases.binary_search(&base).is_err()
+            && let Some(sealed) = Sealed::load_alone(dir, base)?
+        {
+            end = end.max(sealed.end);
+        }
+    }
+    Ok(end)
 }
 
 /// Files that only save time, or that were never finished. One that cannot be removed does no harm.
@@ -300,9 +364,16 @@ fn remove_leftovers(dir: &dyn Dir, names: &[String], bases: &[i64]) {
     }
 }
 
-fn load_log_start(dir: &dyn Dir) -> io::Result<Option<i64>> {
-    let payload = checked::read_named(dir, LOG_START, Kind::LogStart)?;
-    Ok(payload.and_then(|payload| payload.try_into().ok()).map(i64::from_be_bytes))
+/// The log start, 0 if it was never raised; `None` if the file is damaged.
+pub(super) fn load_log_start(dir: &dyn Dir) -> io::Result<Option<i64>> {
+    match dir.open(LOG_START) {
+        Ok(file) => {
+            let payload = checked::read(&*file, Kind::LogStart)?;
+            Ok(payload.and_then(|payload| payload.try_into().ok()).map(i64::from_be_bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(0)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes a raised log start durable.

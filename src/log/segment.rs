@@ -175,10 +175,14 @@ impl Sealed {
     /// Reads the seal of the segment at `base`; `None` if it does not say the truth about a file
     /// of `size` bytes.
     pub(super) fn load(dir: &dyn Dir, base: i64, size: u64) -> io::Result<Option<Self>> {
+        Ok(Self::load_alone(dir, base)?.filter(|sealed| sealed.size == size))
+    }
+
+    /// Reads the seal of a segment at `base`, whatever is left of the segment itself.
+    pub(super) fn load_alone(dir: &dyn Dir, base: i64) -> io::Result<Option<Self>> {
         let payload = checked::read_named(dir, &name(base, SEAL), Kind::Seal)?;
-        Ok(payload
-            .and_then(|payload| Self::decode(&payload))
-            .filter(|sealed| sealed.base == base && sealed.size == size && sealed.end >= base))
+        let sealed = payload.and_then(|payload| Self::decode(&payload));
+        Ok(sealed.filter(|sealed| sealed.base == base && sealed.end >= base))
     }
 
     /// Reads the index behind the seal; `None` if it is not as it was written.

@@ -8,7 +8,7 @@ use super::{
 };
 use std::io;
 
-const PRODUCERS: &str = ".producers";
+pub(super) const PRODUCERS: &str = ".producers";
 /// Kept, so that a torn tail below the newest leaves one to go back to.
 const KEPT: usize = 2;
 

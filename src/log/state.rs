@@ -1,12 +1,14 @@
 //! What the writer and its readers share. The mutex guards memory only, never the disk.
 
 use super::{
+    accepted::Accepted,
     dir::{Dir, File},
     epochs::Epochs,
     segment::{Growth, IndexEntry, Sealed},
 };
 use crate::position::Offset;
 use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,6 +26,7 @@ pub(super) struct Shared {
     pub(super) dir: Arc<dyn Dir>,
     pub(super) high_watermark: watch::Sender<Offset>,
     state: Mutex<State>,
+    damages: Mutex<Damages>,
     indexes: Mutex<VecDeque<(i64, Arc<[IndexEntry]>)>>,
 }
 
@@ -40,12 +43,13 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(dir: Arc<dyn Dir>, state: State) -> Self {
+    pub(super) fn new(dir: Arc<dyn Dir>, state: State, damages: Damages) -> Self {
         let high = Offset::new(state.high_watermark).unwrap_or_default();
         Self {
             dir,
             high_watermark: watch::Sender::new(high),
             state: Mutex::new(state),
+            damages: Mutex::new(damages),
             indexes: Mutex::new(VecDeque::new()),
         }
     }
@@ -53,6 +57,10 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics between two writes that belong together.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn damages(&self) -> MutexGuard<'_, Damages> {
+        self.damages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The index of the sealed segment at `base`, if it is in memory.
@@ -77,6 +85,35 @@ impl Shared {
     pub(super) fn forget_index(&self, base: i64) {
         let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         indexes.retain(|(other, _)| *other != base);
+    }
+}
+
+/// What is known to be unreadable.
+#[derive(Debug, Default)]
+pub(super) struct Damages {
+    pub(super) holes: Vec<(i64, i64)>,
+    pub(super) accepted: Accepted,
+    /// Of the last read that the disk refused: its offset, and why.
+    pub(super) refused: Option<(i64, String)>,
+    /// Counts holes as they are found.
+    pub(super) gauge: Option<Gauge>,
+}
+
+/// Holes that are remembered; a log with more is not told of better by a longer list.
+const HOLES_MAX: usize = 1_000;
+
+impl Damages {
+    /// Takes note of a hole; whether it is news.
+    pub(super) fn add(&mut self, from: i64, to: i64) -> bool {
+        let is_known = self.holes.iter().any(|(known, end)| *known <= from && to <= *end);
+        if is_known || self.accepted.covers(from, to) || self.holes.len() >= HOLES_MAX {
+            return false;
+        }
+        self.holes.push((from, to));
+        if let Some(gauge) = &self.gauge {
+            gauge.inc();
+        }
+        true
     }
 }
 

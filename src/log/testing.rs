@@ -1,8 +1,17 @@
-//! Disks for tests: one in memory that can lose its power, and one that fails on demand.
+//! Disks for tests: in memory, with calls that fail on demand, and crashes.
 //!
 //! Compiled always, because integration tests, simulations and benches use them too.
 
-use super::dir::{Dir, File};
+mod memory;
+
+pub use memory::{Call, Chance, Image, MemoryDir, Unsynced};
+
+use super::{
+    dir::{Dir, File},
+    disk::{DatabaseFile, Disk},
+};
+use crate::clock::Clock;
+use memory::{Memory, MemoryFile};
 use std::{
     collections::BTreeMap,
     io,
@@ -12,211 +21,6 @@ use std::{
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A directory in memory. Knows of every byte and name whether a sync made it durable. Clones
-/// share their contents.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryDir {
-    names: Arc<Mutex<Names>>,
-}
-
-#[derive(Debug, Default)]
-struct Names {
-    live: BTreeMap<String, MemoryFile>,
-    durable: BTreeMap<String, MemoryFile>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct MemoryFile(Arc<Mutex<Content>>);
-
-#[derive(Debug, Default)]
-struct Content {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Write { position: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-/// What a power cut leaves of the writes that no sync made durable.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Unsynced {
-    /// Nothing.
-    Dropped,
-    /// All but the last write, and of that some first bytes.
-    Torn {
-        /// Bytes of the last write that are there.
-        bytes_kept: usize,
-    },
-}
-
-impl MemoryDir {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The disk as it is after the power went and came back; this one stays as it is.
-    pub fn power_cut(&self, unsynced: Unsynced) -> Self {
-        let names = lock(&self.names);
-        let after: BTreeMap<String, MemoryFile> = names
-            .durable
-            .iter()
-            .map(|(name, file)| (name.clone(), file.power_cut(unsynced)))
-            .collect();
-        Self { names: Arc::new(Mutex::new(Names { live: after.clone(), durable: after })) }
-    }
-
-    /// A copy that shares nothing with this one.
-    pub fn copy(&self) -> Self {
-        let copy = Self::new();
-        for (name, bytes) in self.contents() {
-            copy.put(&name, bytes);
-        }
-        copy
-    }
-
-    /// Every file with its bytes.
-    pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
-        let names = lock(&self.names);
-        names.live.iter().map(|(name, file)| (name.clone(), lock(&file.0).live.clone())).collect()
-    }
-
-    /// Gives a file, new or there already (and perhaps open), these durable bytes.
-    pub fn put(&self, name: &str, bytes: Vec<u8>) {
-        let mut names = lock(&self.names);
-        let file = names.live.entry(name.to_owned()).or_default().clone();
-        *lock(&file.0) = Content { live: bytes.clone(), durable: bytes, unsynced: Vec::new() };
-        names.durable.insert(name.to_owned(), file);
-    }
-}
-
-impl Dir for MemoryDir {
-    fn path(&self) -> &Path {
-        Path::new("memory")
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(lock(&self.names).live.keys().cloned().collect())
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let mut names = lock(&self.names);
-        if names.live.contains_key(name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let file = MemoryFile::default();
-        names.live.insert(name.to_owned(), file.clone());
-        Ok(Arc::new(file))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        match lock(&self.names).live.get(name) {
-            Some(file) => Ok(Arc::new(file.clone())),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut names = lock(&self.names);
-        let file = names.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        names.live.insert(to.to_owned(), file);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match lock(&self.names).live.remove(name) {
-            Some(_) => Ok(()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut names = lock(&self.names);
-        names.durable = names.live.clone();
-        Ok(())
-    }
-}
-
-impl MemoryFile {
-    fn power_cut(&self, unsynced: Unsynced) -> Self {
-        let content = lock(&self.0);
-        let mut left = content.durable.clone();
-        if let Unsynced::Torn { bytes_kept } = unsynced
-            && let Some((last, before)) = content.unsynced.split_last()
-        {
-            before.iter().for_each(|change| change.apply(&mut left, usize::MAX));
-            last.apply(&mut left, bytes_kept);
-        }
-        let content = Content { live: left.clone(), durable: left, unsynced: Vec::new() };
-        Self(Arc::new(Mutex::new(content)))
-    }
-}
-
-impl Change {
-    fn apply(&self, to: &mut Vec<u8>, bytes_kept: usize) {
-        match self {
-            Self::SetLen(len) => to.resize(*len, 0),
-            Self::Write { position, bytes } => {
-                let kept = &bytes[..bytes.len().min(bytes_kept)];
-                if to.len() < position + kept.len() {
-                    to.resize(position + kept.len(), 0);
-                }
-                to[*position..position + kept.len()].copy_from_slice(kept);
-            }
-        }
-    }
-}
-
-impl Content {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.live, usize::MAX);
-        self.unsynced.push(change);
-    }
-}
-
-impl File for MemoryFile {
-    fn write_all_at(&self, slices: &[&[u8]], position: u64) -> io::Result<()> {
-        let position = usize::try_from(position).map_err(io::Error::other)?;
-        lock(&self.0).change(Change::Write { position, bytes: slices.concat() });
-        Ok(())
-    }
-
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let position = usize::try_from(position).map_err(io::Error::other)?;
-        let content = lock(&self.0);
-        let rest = content.live.get(position..).unwrap_or_default();
-        let length = rest.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&rest[..length]);
-        Ok(length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let content = &mut *lock(&self.0);
-        for change in content.unsynced.drain(..) {
-            change.apply(&mut content.durable, usize::MAX);
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        lock(&self.0).change(Change::SetLen(len));
-        Ok(())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        u64::try_from(lock(&self.0).live.len()).map_err(io::Error::other)
-    }
-
-    fn modified_ms(&self) -> io::Result<i64> {
-        Ok(0)
-    }
 }
 
 /// What happens to one call.
@@ -239,7 +43,7 @@ pub enum Fault {
 /// fail where a test wants them to. Reads fail only without power.
 #[derive(Clone, Debug)]
 pub struct FaultyDir {
-    inner: Arc<dyn Dir>,
+    inner: Arc<MemoryDir>,
     plan: Arc<Mutex<Plan>>,
 }
 
@@ -250,11 +54,12 @@ struct Plan {
     is_full: bool,
     is_off: bool,
     syncs: u64,
+    failed: Vec<String>,
 }
 
 impl FaultyDir {
     /// No faults yet.
-    pub fn new(inner: Arc<dyn Dir>) -> Self {
+    pub fn new(inner: Arc<MemoryDir>) -> Self {
         Self { inner, plan: Arc::default() }
     }
 
@@ -288,7 +93,7 @@ impl FaultyDir {
 
 impl Plan {
     /// Counts a changing call; its fault, if it has one.
-    fn meet(&mut self) -> Option<Fault> {
+    fn meet(&mut self, what: &str, name: &str) -> Option<Fault> {
         let call = self.calls;
         self.calls += 1;
         if self.is_off {
@@ -296,6 +101,9 @@ impl Plan {
         }
         let fault = self.faults.remove(&call);
         self.is_off = fault == Some(Fault::PowerOff);
+        if fault.is_some() {
+            self.failed.push(format!("{what} {name}"));
+        }
         fault
     }
 }
@@ -310,8 +118,8 @@ impl Fault {
 }
 
 /// Counts a changing call that does not take space, and lets it fail.
-fn meet(plan: &Mutex<Plan>) -> io::Result<()> {
-    lock(plan).meet().map_or(Ok(()), |fault| Err(fault.error()))
+fn meet(plan: &Mutex<Plan>, what: &str, name: &str) -> io::Result<()> {
+    lock(plan).meet(what, name).map_or(Ok(()), |fault| Err(fault.error()))
 }
 
 fn meet_reading(plan: &Mutex<Plan>) -> io::Result<()> {
@@ -319,8 +127,9 @@ fn meet_reading(plan: &Mutex<Plan>) -> io::Result<()> {
 }
 
 impl FaultyDir {
-    fn wrap(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(FaultyFile { inner, plan: Arc::clone(&self.plan) })
+    fn wrap(&self, name: &str, inner: MemoryFile) -> Arc<dyn File> {
+        let name = self.inner.path().join(name).to_string_lossy().into_owned();
+        Arc::new(FaultyFile { name, inner, plan: Arc::clone(&self.plan) })
     }
 }
 
@@ -335,37 +144,38 @@ impl Dir for FaultyDir {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        meet(&self.plan)?;
+        meet(&self.plan, "create", name)?;
         if lock(&self.plan).is_full {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.inner.create(name).map(|file| self.wrap(file))
+        self.inner.create_file(name).map(|file| self.wrap(name, file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         meet_reading(&self.plan)?;
-        self.inner.open(name).map(|file| self.wrap(file))
+        self.inner.open_file(name).map(|file| self.wrap(name, file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        meet(&self.plan)?;
+        meet(&self.plan, "rename", from)?;
         self.inner.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        meet(&self.plan)?;
+        meet(&self.plan, "remove", name)?;
         self.inner.remove(name)
     }
 
     fn sync(&self) -> io::Result<()> {
-        meet(&self.plan)?;
+        meet(&self.plan, "sync", &self.inner.path().to_string_lossy())?;
         self.inner.sync()
     }
 }
 
 #[derive(Debug)]
 struct FaultyFile {
-    inner: Arc<dyn File>,
+    name: String,
+    inner: MemoryFile,
     plan: Arc<Mutex<Plan>>,
 }
 
@@ -373,7 +183,7 @@ impl File for FaultyFile {
     fn write_all_at(&self, slices: &[&[u8]], position: u64) -> io::Result<()> {
         let (fault, is_full) = {
             let mut plan = lock(&self.plan);
-            (plan.meet(), plan.is_full)
+            (plan.meet("write", &self.name), plan.is_full)
         };
         let fault = fault.or_else(|| {
             let half = slices.iter().map(|slice| slice.len()).sum::<usize>() / 2;
@@ -398,12 +208,20 @@ impl File for FaultyFile {
 
     fn sync_data(&self) -> io::Result<()> {
         lock(&self.plan).syncs += 1;
-        meet(&self.plan)?;
-        self.inner.sync_data()
+        match meet(&self.plan, "sync", &self.name) {
+            Ok(()) => self.inner.sync_data(),
+            Err(error) => {
+                self.inner.lose_unsynced();
+                Err(error)
+            }
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        meet(&self.plan)?;
+        meet(&self.plan, "set_len", &self.name)?;
+        if lock(&self.plan).is_full && len > self.inner.size()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.inner.set_len(len)
     }
 
@@ -414,5 +232,124 @@ impl File for FaultyFile {
 
     fn modified_ms(&self) -> io::Result<i64> {
         self.inner.modified_ms()
+    }
+}
+
+/// A disk in memory under a whole daemon. Counts changing calls over all files, lets them fail, and
+/// records them, so that what a crash leaves at any moment can be made afterwards. Clones share it.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    memory: Memory,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl SimDisk {
+    /// A disk that holds what `image` shows, and notes times by `clock`.
+    pub fn new(image: Image, clock: Clock) -> Self {
+        Self { memory: Memory::of(image, clock), plan: Arc::default() }
+    }
+
+    /// Records changing calls from now on.
+    pub fn record(&self) {
+        self.memory.record();
+    }
+
+    /// What was recorded.
+    pub fn journal(&self) -> Vec<Call> {
+        self.memory.journal()
+    }
+
+    /// How much was recorded.
+    pub fn journal_len(&self) -> usize {
+        self.memory.journal_len()
+    }
+
+    /// Puts a mark between two calls.
+    pub fn mark(&self, number: u64) {
+        self.memory.mark(number);
+    }
+
+    /// The disk as it is now.
+    pub fn image(&self) -> Image {
+        self.memory.image()
+    }
+
+    /// Changing calls so far, failed ones too.
+    pub fn calls(&self) -> u64 {
+        lock(&self.plan).calls
+    }
+
+    /// See [`FaultyDir::fail_at`].
+    pub fn fail_at(&self, call: u64, fault: Fault) {
+        lock(&self.plan).faults.insert(call, fault);
+    }
+
+    /// See [`FaultyDir::set_full`].
+    pub fn set_full(&self, is_full: bool) {
+        lock(&self.plan).is_full = is_full;
+    }
+
+    /// The calls that met a fault: what, and on which file or directory.
+    pub fn failed(&self) -> Vec<String> {
+        lock(&self.plan).failed.clone()
+    }
+
+    fn faulty(&self, dir: MemoryDir) -> FaultyDir {
+        FaultyDir { inner: Arc::new(dir), plan: Arc::clone(&self.plan) }
+    }
+
+    fn root(&self) -> MemoryDir {
+        self.memory.root("/")
+    }
+
+    /// The directory that holds `path`, and the name of `path` in it.
+    fn parent(&self, path: &Path) -> io::Result<(FaultyDir, String)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let dir = self.root().descend(parent)?;
+        Ok((self.faulty(dir), name.to_string_lossy().into_owned()))
+    }
+}
+
+impl Disk for SimDisk {
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        meet_reading(&self.plan)?;
+        let mut dir = self.root();
+        for name in memory::names_of(path) {
+            let child = match dir.child(&name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    meet(&self.plan, "create", &name)?;
+                    dir.make_child(&name);
+                    self.faulty(dir.clone()).sync()?;
+                    dir.child(&name)
+                }
+                child => child,
+            };
+            dir = child?;
+        }
+        Ok(Arc::new(self.faulty(dir)))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        parent.remove(&name)
+    }
+
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile> {
+        let (parent, name) = self.parent(path)?;
+        let file = match parent.open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_new => {
+                parent.create(&name)?
+            }
+            opened => opened?,
+        };
+        if is_new {
+            file.set_len(0)?;
+        }
+        Ok(DatabaseFile::on(file))
+    }
+
+    fn free_bytes(&self, _path: &Path) -> u64 {
+        if lock(&self.plan).is_full { 0 } else { u64::MAX }
     }
 }

@@ -160,9 +160,7 @@ fn checked(
 /// A record's value may hold bytes that look like a batch, so that one which continues the chain,
 /// or ends the segment, is preferred over one that stands alone.
 pub(super) fn search(window: &mut Window<'_>, damaged: &Place<'_>) -> io::Result<Option<Hole>> {
-    let length = window
-        .bytes(damaged.position, HEADER_BYTES)?
-        .and_then(|bytes| BatchHeader::parse_fields(bytes).ok())
+    let length = fields_of(window, damaged.position)?
         .and_then(|header| u64::try_from(header.size_bytes).ok());
     if let Some(length) = length {
         let place = Place { position: damaged.position.saturating_add(length), ..*damaged };
@@ -233,8 +231,19 @@ pub(super) struct Scan {
 pub(super) fn scan(
     file: &dyn File,
     size: u64,
+    range: (i64, i64),
+    epochs: &Epochs,
+) -> io::Result<Scan> {
+    scan_with(file, size, range, epochs, &mut |_, _, _| ())
+}
+
+/// Like [`scan`]; `visit` gets the position, the header and the bytes of each sound batch.
+pub(super) fn scan_with(
+    file: &dyn File,
+    size: u64,
     (base, limit): (i64, i64),
     epochs: &Epochs,
+    visit: &mut dyn FnMut(u64, &BatchHeader, &[u8]),
 ) -> io::Result<Scan> {
     let mut window = Window::new(file, size);
     let mut place = Place { position: 0, offset: base, size, limit, epochs };
@@ -244,6 +253,7 @@ pub(super) fn scan(
         if let Some(header) = batch_at(&mut window, &place)? {
             let bytes = window.bytes(place.position, header.size_bytes)?.unwrap_or_default();
             growth.crc.update(bytes);
+            visit(place.position, &header, bytes);
             growth.push(&header);
             place = place.after(&header);
         } else if let Some(hole) = search(&mut window, &place)? {
@@ -278,12 +288,75 @@ pub(super) fn update_crc(
     Ok(())
 }
 
+/// A whole batch whose records are right, and only what lies before its CRC is wrong: the lowest
+/// offset that can be given after it.
 fn misplaced(window: &mut Window<'_>, place: &Place<'_>) -> io::Result<Option<i64>> {
-    let header = window
-        .bytes(place.position, HEADER_BYTES)?
-        .and_then(|bytes| BatchHeader::parse_fields(bytes).ok());
-    let header = checked(window, place.position, header)?;
-    Ok(header.map(|header| {
-        place.offset.saturating_add(i64::from(header.last_offset_delta.max(0))).saturating_add(1)
-    }))
+    let fields = window.bytes(place.position, HEADER_BYTES)?;
+    let Some(stored) = fields.map(|bytes| [bytes[17], bytes[18], bytes[19], bytes[20]]) else {
+        return Ok(None);
+    };
+    let header = fields_of(window, place.position)?;
+    let by_length = checked(window, place.position, header)?.is_some();
+    // Where its length or magic is wrong, it may still be what fills the file.
+    let mut crc = RunningCrc::new();
+    if !by_length {
+        update_crc(&mut crc, window, place.position + CRC_COVERS_FROM..place.size)?;
+    }
+    let is_whole = by_length || crc.value().to_be_bytes() == stored;
+    Ok(if is_whole { Some(claimed_end(window, place)?) } else { None })
 }
+
+/// Where the part of a batch begins that its CRC covers.
+const CRC_COVERS_FROM: u64 = 21;
+
+fn fields_of(window: &mut Window<'_>, position: u64) -> io::Result<Option<BatchHeader>> {
+    let bytes = window.bytes(position, HEADER_BYTES)?;
+    Ok(bytes.and_then(|bytes| BatchHeader::parse_fields(bytes).ok()))
+}
+
+/// The first offset after the damaged batch at `place` by its own words: two fields name the number
+/// of its records, and the larger is believed, as far as so many bytes can hold so many.
+pub(super) fn claimed_end(window: &mut Window<'_>, place: &Place<'_>) -> io::Result<i64> {
+    let Some(bytes) = window.bytes(place.position, HEADER_BYTES)? else {
+        return Ok(place.offset);
+    };
+    let delta = i32::from_be_bytes([bytes[23], bytes[24], bytes[25], bytes[26]]);
+    let count = i32::from_be_bytes([bytes[57], bytes[58], bytes[59], bytes[60]]);
+    let claimed = i64::from(delta.max(count.saturating_sub(1)).max(0)) + 1;
+    let is_compressed = bytes[22] & COMPRESSION_BITS != 0;
+    let bytes_left = place.size - place.position;
+    let records_max = if is_compressed {
+        bytes_left.saturating_mul(OFFSETS_PER_BYTE_MAX)
+    } else {
+        bytes_left / RECORD_BYTES_MIN
+    };
+    let claimed = claimed.min(i64::try_from(records_max).unwrap_or(i64::MAX));
+    Ok(place.offset.saturating_add(claimed))
+}
+
+/// Of the attributes' second byte.
+const COMPRESSION_BITS: u8 = 7;
+/// The fewest bytes of a record.
+const RECORD_BYTES_MIN: u64 = 7;
+
+/// Whether the bytes from `place` to the end of the file are how a batch begins that goes on beyond
+/// the end: all that a write can leave that its process did not live to finish.
+pub(super) fn is_cut_short(window: &mut Window<'_>, place: &Place<'_>) -> io::Result<bool> {
+    let rest = place.size.saturating_sub(place.position);
+    let length = usize::try_from(rest).unwrap_or(usize::MAX).min(HEADER_BYTES);
+    let Some(bytes) = window.bytes(place.position, length)? else { return Ok(false) };
+    let offset = place.offset.to_be_bytes();
+    let is_ours = bytes.iter().zip(offset).all(|(found, due)| *found == due);
+    let int = |at: usize| bytes.get(at..)?.first_chunk().map(|four| i32::from_be_bytes(*four));
+    let goes_on = int(8).is_none_or(|length| {
+        let size = u64::try_from(length).ok().and_then(|l| l.checked_add(PREFIX_BYTES));
+        size.is_some_and(|size| size > rest)
+    });
+    let epoch = place.epochs.expected(place.offset);
+    let is_of_epoch = int(12).zip(epoch).is_none_or(|(found, due)| found == due);
+    let is_magic = bytes.get(16).is_none_or(|magic| *magic == 2);
+    Ok(is_ours && goes_on && is_of_epoch && is_magic)
+}
+
+/// Bytes before those that a batch's length counts.
+const PREFIX_BYTES: u64 = 12;

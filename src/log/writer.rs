@@ -1,13 +1,13 @@
 //! The write side: append, flush, roll, retention.
 
 use super::{
-    AppendError, Appended, LastStop, LogReader, OpenError, Options, ReadError, Recovery,
+    AppendError, Appended, LastStop, LogReader, OpenError, Options, Outage, ReadError, Recovery,
     dir::{self, Dir},
     recovery::{self, is_full},
     retention::{self, Bounds, SegmentFacts},
     segment::{Growth, LOG, RELATIVE_OFFSET_MAX, SEAL, name},
     snapshot,
-    state::{Shared, State, Tail},
+    state::{Damages, Shared, State, Tail},
 };
 use crate::{
     position::Offset,
@@ -28,6 +28,8 @@ pub struct Log {
     is_dirty: bool,
     has_failed: bool,
     is_snapshot_due: bool,
+    /// What the file `log-start` says.
+    log_start_stored: i64,
 }
 
 impl Log {
@@ -40,31 +42,48 @@ impl Log {
         options: Options,
         last_stop: LastStop,
     ) -> Result<(Self, Recovery), OpenError> {
-        let opened = recovery::open(&*dir, &last_stop)
+        Self::open_after(dir, options, last_stop, Outage::Machine)
+    }
+
+    /// Like [`Log::open`], knowing what ended when the stop was not clean.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_after(
+        dir: Arc<dyn Dir>,
+        options: Options,
+        last_stop: LastStop,
+        outage: Outage,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let opened = recovery::open(&*dir, &last_stop, outage)
             .map_err(|source| OpenError::Io { path: dir.path().to_path_buf(), source })?;
         let snapshot_offset = opened.recovery.snapshot.as_ref().map_or(0, |s| s.offset.get());
         let last_epoch = opened.epochs.last();
-        let leader_epoch = last_stop.leader_epoch.max(last_epoch.unwrap_or(i32::MIN));
-        let tail = Tail::new(options.tail_bytes);
+        let raised =
+            last_epoch.map_or(i32::MIN, |last| last.saturating_add(i32::from(opened.is_damaged)));
+        let leader_epoch = last_stop.leader_epoch.max(raised);
+        let holes = opened.recovery.holes.iter().map(|(from, to)| (from.get(), to.get()));
+        let damages =
+            Damages { holes: holes.collect(), accepted: opened.accepted, ..Damages::default() };
+        let is_snapshot_due = snapshot_offset < opened.active.base;
+        let state = State {
+            log_start: opened.log_start,
+            high_watermark: opened.active.end,
+            sealed: opened.sealed,
+            active: opened.active,
+            file: opened.file,
+            epochs: Arc::new(opened.epochs),
+            tail: Tail::new(options.tail_bytes),
+        };
         let log = Self {
             options,
             leader_epoch,
             is_epoch_stored: last_epoch == Some(leader_epoch),
             is_dirty: false,
             has_failed: false,
-            is_snapshot_due: snapshot_offset < opened.active.base,
-            shared: Arc::new(Shared::new(
-                dir,
-                State {
-                    log_start: opened.log_start,
-                    high_watermark: opened.active.end,
-                    sealed: opened.sealed,
-                    active: opened.active,
-                    file: opened.file,
-                    epochs: Arc::new(opened.epochs),
-                    tail,
-                },
-            )),
+            is_snapshot_due,
+            log_start_stored: opened.log_start,
+            shared: Arc::new(Shared::new(dir, state, damages)),
         };
         Ok((log, opened.recovery))
     }
@@ -152,12 +171,7 @@ impl Log {
             let facts: Vec<SegmentFacts> = state.sealed.iter().map(|s| facts(s)).collect();
             retention::deletable(&facts, &self.options, &bounds)
         };
-        for _ in 0..count {
-            self.remove_oldest().map_err(ReadError::Io)?;
-        }
-        if count > 0 {
-            self.shared.dir.sync().map_err(ReadError::Io)?;
-        }
+        self.remove_oldest(count).map_err(ReadError::Io)?;
         Ok(count)
     }
 
@@ -177,6 +191,7 @@ impl Log {
             recovery::store_log_start(&*self.shared.dir, log_start)
                 .map_err(|error| self.refuse(error))?;
             self.shared.lock().log_start = log_start;
+            self.log_start_stored = log_start;
         }
         Ok(Offset::new(log_start).unwrap_or_default())
     }
@@ -212,6 +227,12 @@ impl Log {
     /// The next offset to be given (durable or not).
     pub fn log_end(&self) -> Offset {
         Offset::new(self.shared.lock().active.end).unwrap_or_default()
+    }
+
+    /// The epoch that is stamped on batches: that of [`LastStop`], or a higher one where the log had
+    /// one already, or was damaged at its end.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
     }
 
     /// Whether a write or sync failed, so that the log takes no more writes until restart.
@@ -416,8 +437,36 @@ impl Log {
             && retention::is_old(&facts, &self.options, now_ms)
     }
 
+    /// The log start is durably raised before the files go, so that a segment which is missing at a
+    /// later start is known to be lost. Without space for that the files go first.
+    fn remove_oldest(&mut self, count: usize) -> io::Result<()> {
+        let start = {
+            let state = self.shared.lock();
+            let left = state.sealed.get(count).map_or(state.active.base, |first| first.base);
+            state.log_start.max(left)
+        };
+        if start == self.log_start_stored {
+            return Ok(());
+        }
+        let dir = Arc::clone(&self.shared.dir);
+        let stored = recovery::store_log_start(&*dir, start);
+        if let Err(error) = &stored
+            && !is_full(error)
+        {
+            return stored;
+        }
+        for _ in 0..count {
+            self.remove_one()?;
+        }
+        if stored.is_err() {
+            recovery::store_log_start(&*dir, start)?;
+        }
+        self.log_start_stored = start;
+        dir.sync()
+    }
+
     /// Readers stop finding it first; then its files go, the log before the seal.
-    fn remove_oldest(&mut self) -> io::Result<()> {
+    fn remove_one(&mut self) -> io::Result<()> {
         let (oldest, old_start) = {
             let mut state = self.shared.lock();
             let Some(oldest) = state.sealed.pop_front() else { return Ok(()) };

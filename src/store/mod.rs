@@ -8,10 +8,12 @@
 
 #[cfg(test)]
 mod contract;
+pub mod letter;
 pub mod redb;
 
+use self::letter::{LetterFilter, LetterPage, LetterState, StoredLetter};
 use crate::{
-    position::{Offset, Position, TopicPartition},
+    position::{Offset, Position, RecordPosition, TopicName, TopicPartition},
     task::{
         Priority, TaskId, UserId,
         event::{Digest, EventId},
@@ -20,10 +22,13 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use std::collections::HashMap;
+use std::{collections::HashMap, io, path::Path};
 
 /// Most tasks or changes of one page.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+
+/// Bytes of tasks after which a page ends, however few they are.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Where apply stands in one partition: the next offset to process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,6 +99,8 @@ pub struct Loaded {
     pub waiting: HashMap<TaskId, Vec<WaitingEvent>>,
     /// Waiting events in all.
     pub waiting_total: u64,
+    /// Bytes of their records.
+    pub waiting_bytes: u64,
 }
 
 /// One message to one user: what a socket sends, but for its position.
@@ -130,6 +137,11 @@ pub struct WriteSet {
     pub waiting_taken: Vec<TaskId>,
     /// Events that begin to wait, in order; after `waiting_taken`.
     pub waiting_added: Vec<WaitingEvent>,
+    /// Letters of this batch by their places on the dead-letter topic; one that is there already
+    /// stays as it is.
+    pub letters: Vec<(RecordPosition, StoredLetter)>,
+    /// What was done about letters; places without a letter are passed over.
+    pub letter_states: Vec<(RecordPosition, LetterState)>,
     /// Processed offsets after this batch.
     pub processed: Vec<(TopicPartition, Processed)>,
     /// Next offsets of outbound topics (dead letters) that this batch's effects reach up to.
@@ -208,6 +220,10 @@ pub struct StoreStats {
     pub changes: u64,
     /// Events that wait.
     pub waiting: u64,
+    /// Bytes of their records.
+    pub waiting_bytes: u64,
+    /// Dead letters about which nothing was done.
+    pub letters_open: u64,
 }
 
 /// Why the store did not do it.
@@ -220,17 +236,36 @@ pub enum StoreError {
     /// The database failed; nothing of the batch is visible.
     #[error("the store failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A row that is not as we write it.
-    #[error("damaged row in table {table}")]
+    /// A row that is not as it was written. Everything else goes on.
+    #[error("row {row:08x} of table {table} is damaged; `taskwire rebuild` makes the tasks anew")]
     Damaged {
         /// The table.
         table: &'static str,
+        /// Checksum of the row's key: names it, and shows no id.
+        row: u32,
     },
+    /// The file under the tables is damaged: nothing of it can be trusted.
+    #[error(
+        "tasks.redb is damaged; with the daemon stopped, `taskwire verify` tells what is, and \
+         `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
+    )]
+    DamagedFile(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Another process has the store open.
     #[error("the store is in use by another process")]
     InUse,
+    /// Written by an older taskwire; `taskwire migrate`, or a start, brings it up.
+    #[error("tasks.redb has format {found}, this taskwire writes {known}: run `taskwire migrate`")]
+    OlderFormat {
+        /// Format on disk.
+        found: u32,
+        /// The one that is written.
+        known: u32,
+    },
     /// Written by a newer taskwire.
-    #[error("the store has format {found}, this taskwire knows up to {known}")]
+    #[error(
+        "tasks.redb has format {found}, this taskwire knows up to {known}: it takes the newer \
+         taskwire that wrote it"
+    )]
     NewerFormat {
         /// Format on disk.
         found: u32,
@@ -269,6 +304,21 @@ pub trait Store: Send + Sync + 'static {
         before_ms: i64,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>>;
+
+    /// The letter at a place of the dead-letter topic.
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>>;
+
+    /// Letters on a topic in the order of their places, after `after`, at most `limit`.
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>>;
 
     /// Trims changes and event ids to their windows; returns rows removed. Bounded work a call: a
     /// window is kept in whole, and more than it for a while.
@@ -325,6 +375,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts.
     fn stats(&self) -> StoreStats;
+
+    /// Copies everything as it is now into a new file, for a backup; commits go on meanwhile.
+    ///
+    /// # Errors
+    /// The file is there, or the disk refuses; or this store is kept elsewhere and backed up there.
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        let elsewhere = io::Error::other(format!("no copy to {} is made here", path.display()));
+        Box::pin(async move { Err(StoreError::Database(elsewhere.into())) })
+    }
+
+    /// Damaged rows found so far by reads, each counted once; health tells of them.
+    fn damaged_rows(&self) -> usize {
+        0
+    }
 
     /// Makes all durable and marks the stop as clean; commits are refused afterwards.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -8,17 +8,30 @@
 //! Invariant: commits are non-durable, or `Immediate` with quick repair; nothing else reaches the
 //! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
 
+pub mod copy;
+mod damage;
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+pub(crate) mod dump;
 mod file;
+mod letters;
+mod migrate;
 mod read;
 mod row;
 mod runs;
+mod sum;
 mod sweep;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod verify;
 mod write;
 
+pub use tables::FORMAT;
+
 use self::{
+    damage::{Damages, guarded},
     file::{CutOff, FreeSpace, SwitchedFile},
     row::Counters,
     runs::{Replay, Runs},
@@ -27,16 +40,19 @@ use self::{
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
     StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+    letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
+    log::disk::{Disk, RealDisk, open_or_create},
     metrics::Metrics,
-    position::Position,
+    position::{Position, RecordPosition, TopicName},
+    redb_file,
     task::{TaskId, UserId, event::EventId},
 };
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadTransaction, ReadableDatabase, StorageBackend};
 use std::{
     io,
     path::Path,
@@ -73,6 +89,21 @@ pub struct Options {
     pub is_log_synced: bool,
 }
 
+/// Brings a file that is not open up to the current format, as [`RedbStore::open`] does. Returns
+/// the format that it had, if that was an older one.
+///
+/// # Errors
+/// See [`RedbStore::open`].
+pub fn migrate_file(path: &Path) -> Result<Option<u32>, StoreError> {
+    match verify::check_format(path) {
+        Err(StoreError::OlderFormat { found, .. }) => {
+            migrate::to_current(path, found)?;
+            Ok(Some(found))
+        }
+        checked => checked.map(|()| None),
+    }
+}
+
 /// A store in one file.
 pub struct RedbStore {
     shared: Arc<Shared>,
@@ -100,15 +131,37 @@ struct Shared {
     partitions: AtomicU64,
     /// See [`Options::is_log_synced`].
     is_log_synced: bool,
+    damages: Damages,
 }
 
 impl RedbStore {
-    /// Opens or creates the file.
+    /// Opens or creates the file. One of an older format is migrated first: a new file is written
+    /// beside it and takes its name, and the old one is kept as `<name>.format-<format>`.
     ///
     /// # Errors
     /// The file cannot be opened, is in use, is damaged, or is of a newer format.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        Self::open_with(path, options, FreeSpace::Disk(path.to_owned()))
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        match Self::open_on(&disk, path, options.clone()) {
+            Err(StoreError::OlderFormat { found, .. }) => {
+                migrate::to_current(path, found)?;
+                Self::open_on(&disk, path, options)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens or creates the database on a disk. An older format is not migrated.
+    ///
+    /// # Errors
+    /// See [`RedbStore::open`], and `OlderFormat`.
+    pub fn open_on(
+        disk: &Arc<dyn Disk>,
+        path: &Path,
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        let space = FreeSpace::Disk(Arc::clone(disk), path.to_owned());
+        Self::open_with(&**disk, path, options, space)
     }
 
     /// Counts commits and checkpoints from now on.
@@ -118,18 +171,22 @@ impl RedbStore {
         self
     }
 
-    fn open_with(path: &Path, options: Options, space: FreeSpace) -> Result<Self, StoreError> {
+    fn open_with(
+        disk: &dyn Disk,
+        path: &Path,
+        options: Options,
+        space: FreeSpace,
+    ) -> Result<Self, StoreError> {
         let cut_off = CutOff::default();
-        let file = SwitchedFile::open(path, cut_off.clone())?;
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .create_with_backend(file)
-            .map_err(|error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen
-                | redb::DatabaseError::LockProtocolMismatch => StoreError::InUse,
-                error => error.into(),
-            })?;
-        let opened = write::open_tables(&database)?;
+        let checks = redb_file::is_checked_at_start(path);
+        let (database, opened) = open_or_create(disk, path, |file| {
+            let file = SwitchedFile::new(file, cut_off.clone());
+            guarded(|| {
+                let database = open_database(file, options.cache_bytes, checks)?;
+                let opened = write::open_tables(&database)?;
+                Ok((database, opened))
+            })
+        })?;
         let shared = Arc::new(Shared {
             database,
             next_sequence: AtomicU64::new(opened.counters.next_sequence),
@@ -138,6 +195,7 @@ impl RedbStore {
             runs: ArcSwap::from_pointee(opened.runs),
             partitions: AtomicU64::new(opened.partitions),
             is_log_synced: options.is_log_synced,
+            damages: Damages::default(),
         });
         let half_cache = u64::try_from(options.cache_bytes / 2).unwrap_or(u64::MAX);
         let reserve = half_cache.saturating_add(DISK_RESERVE_BYTES);
@@ -160,11 +218,11 @@ impl RedbStore {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |writer| {
             // Nobody waits any more: the job is done all the same.
-            drop(answer.send(job(writer)));
+            drop(answer.send(guarded(|| job(writer))));
         });
         let jobs = self.jobs.as_ref().ok_or_else(writer_ended)?;
         jobs.send(job).await.map_err(|_| writer_ended())?;
-        answered.await.map_err(|_| writer_ended())?
+        self.shared.damages.note(answered.await.map_err(|_| writer_ended())?)
     }
 
     fn count(&self, durability: CommitDurability) {
@@ -179,6 +237,23 @@ impl RedbStore {
 
 fn writer_ended() -> StoreError {
     StoreError::Database(io::Error::other("the store's writer has ended").into())
+}
+
+/// Opens redb. With `checks`, every page's checksum is verified, and a damaged file is refused;
+/// without, only what a crash can leave is looked for.
+fn open_database(
+    file: impl StorageBackend,
+    cache_bytes: usize,
+    checks: bool,
+) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(checks);
+    builder.create_with_backend(file).map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen | redb::DatabaseError::LockProtocolMismatch => {
+            StoreError::InUse
+        }
+        error => error.into(),
+    })
 }
 
 impl Drop for RedbStore {
@@ -196,6 +271,11 @@ impl Drop for RedbStore {
 }
 
 impl Shared {
+    /// Reads, whatever the pages hold.
+    fn read<T>(&self, read: impl FnOnce(&Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.damages.note(guarded(|| read(self)))
+    }
+
     fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         Ok(self.database.begin_read()?)
     }
@@ -222,7 +302,7 @@ impl Store for RedbStore {
     fn load<'a>(&'a self, keys: &'a LoadKeys) -> BoxFuture<'a, Result<Loaded, StoreError>> {
         Box::pin(async move {
             if keys.tasks.len() + keys.events.len() <= LOAD_INLINE_KEYS_MAX {
-                return read::load(&self.shared, keys);
+                return self.shared.read(|shared| read::load(shared, keys));
             }
             let keys = keys.clone();
             self.on_writer(move |writer| read::load(writer.shared(), &keys)).await
@@ -246,7 +326,28 @@ impl Store for RedbStore {
         before_ms: i64,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>> {
-        Box::pin(async move { read::waiting_before(&self.shared, before_ms, limit) })
+        Box::pin(async move {
+            self.shared.read(|shared| read::waiting_before(shared, before_ms, limit))
+        })
+    }
+
+    fn letter<'a>(
+        &'a self,
+        place: &'a RecordPosition,
+    ) -> BoxFuture<'a, Result<Option<StoredLetter>, StoreError>> {
+        Box::pin(async move { self.shared.read(|shared| letters::letter(shared, place)) })
+    }
+
+    fn letters<'a>(
+        &'a self,
+        topic: &'a TopicName,
+        filter: &'a LetterFilter,
+        after: Option<&'a RecordPosition>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<LetterPage, StoreError>> {
+        Box::pin(async move {
+            self.shared.read(|shared| letters::letters(shared, topic, filter, after, limit))
+        })
     }
 
     fn trim(&self, now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {
@@ -262,7 +363,7 @@ impl Store for RedbStore {
         user_id: &'a UserId,
         task_id: &'a TaskId,
     ) -> BoxFuture<'a, Result<Option<Bytes>, StoreError>> {
-        Box::pin(async move { read::task(&self.shared, user_id, task_id) })
+        Box::pin(async move { self.shared.read(|shared| read::task(shared, user_id, task_id)) })
     }
 
     fn tasks<'a>(
@@ -274,13 +375,17 @@ impl Store for RedbStore {
     ) -> BoxFuture<'a, Result<TaskPage, StoreError>> {
         Box::pin(async move {
             if filter.q.is_none() {
-                return read::tasks(&self.shared, user_id, filter, after, limit);
+                let list = |shared: &Shared| read::tasks(shared, user_id, filter, after, limit);
+                return self.shared.read(list);
             }
             // Text search decodes every row that it looks at.
             let shared = Arc::clone(&self.shared);
             let (user_id, filter) = (user_id.clone(), filter.clone());
             let after = after.map(<[u8]>::to_vec);
-            let search = move || read::tasks(&shared, &user_id, &filter, after.as_deref(), limit);
+            let search = move || {
+                shared
+                    .read(|shared| read::tasks(shared, &user_id, &filter, after.as_deref(), limit))
+            };
             tokio::task::spawn_blocking(search)
                 .await
                 .unwrap_or_else(|error| Err(StoreError::Database(error.into())))
@@ -294,14 +399,17 @@ impl Store for RedbStore {
         limit: usize,
         bytes_max: usize,
     ) -> BoxFuture<'a, Result<ChangePage, StoreError>> {
-        Box::pin(async move { read::changes(&self.shared, user_id, sequence, (limit, bytes_max)) })
+        Box::pin(async move {
+            let bounds = (limit, bytes_max);
+            self.shared.read(|shared| read::changes(shared, user_id, sequence, bounds))
+        })
     }
 
     fn outcome<'a>(
         &'a self,
         event_id: &'a EventId,
     ) -> BoxFuture<'a, Result<Option<KnownEvent>, StoreError>> {
-        Box::pin(async move { read::outcome(&self.shared, event_id) })
+        Box::pin(async move { self.shared.read(|shared| read::outcome(shared, event_id)) })
     }
 
     fn head(&self) -> Position {
@@ -323,7 +431,27 @@ impl Store for RedbStore {
 
     fn stats(&self) -> StoreStats {
         let counters = self.shared.counters.load();
-        StoreStats { tasks: counters.tasks, changes: counters.changes, waiting: counters.waiting }
+        StoreStats {
+            tasks: counters.tasks,
+            changes: counters.changes,
+            waiting: counters.waiting,
+            waiting_bytes: counters.waiting_bytes,
+            letters_open: counters.letters_open,
+        }
+    }
+
+    fn snapshot_to<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
+            let copied = tokio::task::spawn_blocking(move || {
+                shared.read(|shared| copy::copy(&shared.snapshot()?, &path))
+            });
+            copied.await.unwrap_or_else(|error| Err(StoreError::Database(error.into())))
+        })
+    }
+
+    fn damaged_rows(&self) -> usize {
+        self.shared.damages.count()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -346,6 +474,12 @@ macro_rules! from_redb {
     };
 }
 
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        redb::Error::Io(error).into()
+    }
+}
+
 from_redb!(
     redb::CommitError,
     redb::DatabaseError,
@@ -359,9 +493,21 @@ impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(error) if is_full(&error) => Self::Full(error.into()),
+            redb::Error::Io(error) if is_damage(&error) => Self::DamagedFile(error.into()),
+            redb::Error::Corrupted(_)
+            | redb::Error::UpgradeRequired(_)
+            | redb::Error::TypeDefinitionChanged { .. }
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TableDoesNotExist(_) => Self::DamagedFile(error.into()),
             error => Self::Database(error.into()),
         }
     }
+}
+
+/// redb read a length, or a place, that the file does not have.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn is_full(error: &io::Error) -> bool {

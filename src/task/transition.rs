@@ -80,7 +80,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 12] = [
+    /// All of them.
+    pub const ALL: [Self; 12] = [
         Self::NullValue,
         Self::InvalidJson,
         Self::InvalidEvent,

@@ -238,8 +238,8 @@ pub struct NewRecord {
     pub key: Option<Bytes>,
     /// The value.
     pub value: Option<Bytes>,
-    /// Headers in order.
-    pub headers: Vec<(String, Bytes)>,
+    /// Headers in order. Names need not be UTF-8.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
 /// One uncompressed batch (base offset 0, no producer id) of at least one record.
@@ -298,8 +298,8 @@ fn put_records(bytes: &mut BytesMut, records: &[NewRecord], base_timestamp: i64)
         put_nullable(&mut fields, record.value.as_deref());
         put_length(&mut fields, record.headers.len());
         for (name, value) in &record.headers {
-            put_nullable(&mut fields, Some(name.as_bytes()));
-            put_nullable(&mut fields, Some(value));
+            put_nullable(&mut fields, Some(name));
+            put_nullable(&mut fields, value.as_deref());
         }
         put_length(bytes, fields.len());
         bytes.put_slice(&fields);
@@ -310,7 +310,7 @@ fn put_records(bytes: &mut BytesMut, records: &[NewRecord], base_timestamp: i64)
 fn record_bytes_max(record: &NewRecord) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     let headers: usize =
-        record.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+        record.headers.iter().map(|(name, value)| name.len() + length(value) + 10).sum();
     length(&record.key) + length(&record.value) + headers + 36
 }
 

@@ -3,7 +3,7 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 passed=0 failed=0
-for folder in ${*:-librdkafka kcat kafka-python aiokafka java}; do
+for folder in ${*:-librdkafka kcat kafka-python aiokafka java schemathesis}; do
   start=$SECONDS
   echo "== $folder"
   if timeout 600 "$folder/run.sh"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi

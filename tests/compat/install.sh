@@ -11,4 +11,8 @@ if ! "$VENV/bin/python" -c 'import kafka, aiokafka' 2>/dev/null; then
   python3 -m venv "$VENV"
   "$VENV/bin/pip" install -q --disable-pip-version-check -r requirements.txt
 fi
+if ! "$VENV-schemathesis/bin/schemathesis" --version >/dev/null 2>&1; then
+  python3 -m venv "$VENV-schemathesis"
+  "$VENV-schemathesis/bin/pip" install -q --disable-pip-version-check -r schemathesis/requirements.txt
+fi
 java/setup.sh

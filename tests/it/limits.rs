@@ -1,8 +1,7 @@
 //! What bad bytes get: an answer or a closed connection, and nobody else notices.
 
-use crate::support::{TestDaemon, created, kafka};
+use crate::support::{TestDaemon, created, kafka, resident_kb};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::fs;
 
 #[tokio::test]
 async fn garbage_on_the_kafka_port_closes_that_connection_only() {
@@ -87,10 +86,4 @@ async fn a_frame_costs_no_memory_before_it_comes() {
     daemon.produce(&[created("t", "ada", "x")]).await;
     let grown = resident_kb(daemon.pid()).saturating_sub(before);
     assert!(grown < 20_000, "{grown} KB for 50 prefixes");
-}
-
-fn resident_kb(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }

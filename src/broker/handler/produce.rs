@@ -77,12 +77,19 @@ pub(in crate::broker) async fn begin(
     let mut topics = Vec::new();
     for data in request.topic_data {
         let topic = broker.topics().find(&data.name);
+        let closed = &broker.options().closed_topics;
+        let is_closed = closed.iter().any(|name| name.as_str() == data.name.as_str());
         let mut slots = Vec::new();
         for partition in data.partition_data {
             let index = partition.index;
-            let slot = match begin_one(topic.as_ref(), version, acks, partition).await {
-                Ok(enqueued) => Slot::Waiting(enqueued),
-                Err(refused) => Slot::Refused(refused),
+            let slot = if is_closed {
+                let text = Some("only the daemon itself writes to this topic".to_owned());
+                Slot::Refused(Refused { code: ErrorCode::TopicAuthorizationFailed, text })
+            } else {
+                match begin_one(topic.as_ref(), version, acks, partition).await {
+                    Ok(enqueued) => Slot::Waiting(enqueued),
+                    Err(refused) => Slot::Refused(refused),
+                }
             };
             slots.push((index, slot));
         }

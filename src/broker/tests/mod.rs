@@ -1,6 +1,7 @@
 //! The broker over real sockets, with kafka-protocol as the client.
 
 mod client;
+mod damage;
 mod excess;
 mod fetching;
 mod owner;
@@ -35,6 +36,7 @@ fn options(data_dir: &Path) -> Options {
         connections_max: 100,
         port: PortOptions::default(),
         reserved_topics: vec![TopicName::new("task-events").unwrap()],
+        closed_topics: vec![TopicName::new("closed").unwrap()],
         reserved_group: "taskwire".to_owned(),
     }
 }

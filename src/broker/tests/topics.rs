@@ -115,6 +115,7 @@ async fn a_deleted_topic_is_gone_with_its_files_and_can_be_made_again() {
 #[tokio::test]
 async fn a_stray_directory_is_never_taken_for_a_new_topic() {
     let dir = tempfile::tempdir().unwrap();
+    serve(dir.path()).await.stop().await.unwrap();
     let stray = dir.path().join("log/a-0");
     std::fs::create_dir_all(&stray).unwrap();
     std::fs::write(stray.join("00000000000000000000.log"), batch(&["stray"])).unwrap();

@@ -2,7 +2,12 @@ use super::{client::*, *};
 use crate::{
     broker::{Acks, ProduceError},
     position::Partition,
-    wire::{ApiKey, ErrorCode, batch::ProducedBatch, messages::*},
+    wire::{
+        ApiKey, ErrorCode,
+        batch::ProducedBatch,
+        messages::*,
+        record::{self, NewRecord},
+    },
 };
 
 #[tokio::test]
@@ -203,6 +208,22 @@ async fn the_in_process_door_appends_to_the_same_log() {
     let nowhere = Partition::new(2).unwrap();
     let refused = served.broker.produce(&topic, nowhere, batch, Acks::All).await;
     assert!(matches!(refused, Err(ProduceError::UnknownTopicOrPartition)));
-    assert!(served.broker.failed_partitions().is_empty());
+    assert!(served.broker.failures().is_empty());
+    served.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_of_the_daemons_own_is_for_others_to_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(dir.path()).await;
+    let mut client = served.client().await;
+    client.create("closed", 1).await;
+    let (code, offset) = client.produce("closed", batch(&["forged"])).await;
+    assert_eq!((code, offset), (ErrorCode::TopicAuthorizationFailed.code(), -1));
+    let topic = crate::position::TopicName::new("closed").unwrap();
+    let record = NewRecord { value: Some("ours".into()), ..NewRecord::default() };
+    let batch = record::encode(&[record]);
+    served.broker.produce(&topic, Partition::ZERO, batch, Acks::All).await.unwrap();
+    assert_eq!(client.values("closed", 0).await, ["ours"]);
     served.stop().await.unwrap();
 }

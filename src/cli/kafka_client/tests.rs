@@ -278,7 +278,7 @@ async fn records_begin_and_end_where_they_are_asked_to() {
     let bootstrap = double.start().await;
     let value = |value: &'static [u8]| NewRecord {
         value: Some(Bytes::from_static(value)),
-        headers: vec![("h".to_owned(), Bytes::from_static(b"\x1b[31m"))],
+        headers: vec![("h".into(), Some(Bytes::from_static(b"\x1b[31m")))],
         ..NewRecord::default()
     };
     double.append(encode(&[value(b"a"), value(b"b"), value(b"c")]));

@@ -27,7 +27,8 @@ impl Bench {
         headers: &[(&str, &str)],
     ) -> Outcome {
         let header = |(name, value): &(&str, &str)| {
-            ((*name).to_owned(), Bytes::copy_from_slice(value.as_bytes()))
+            let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+            (bytes(name), Some(bytes(value)))
         };
         let record = NewRecord {
             timestamp_ms: Clock::system().now_ms(),

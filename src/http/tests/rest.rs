@@ -467,12 +467,20 @@ async fn health_and_stats_are_open() {
     })
     .await;
     let health = degraded.request("GET /healthz", &[], "").await;
-    assert_eq!((health.status, &health.json()["status"]), (503, &json!("degraded")));
+    assert_eq!((health.status, &health.json()["status"]), (503, &json!("failed")));
     for path in ["/metrics", "/ws/stats"] {
         let reply = degraded.request(&format!("GET {path}"), &[], "").await;
         assert_eq!(reply.outcome(), "401 token_missing");
         assert_eq!(degraded.call("alice", &format!("GET {path}"), "").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn damage_beside_which_all_goes_on_is_degraded_and_no_failure() {
+    let daemon = start_with(|setup| setup.damages = vec!["offsets 3 to 4".into()]).await;
+    let health = daemon.request("GET /healthz", &[], "").await;
+    let expected = json!({"status": "degraded", "reasons": ["offsets 3 to 4"]});
+    assert_eq!((health.status, health.json()), (200, expected));
 }
 
 #[tokio::test]

@@ -5,11 +5,11 @@ use crate::{
     auth::{self, Authenticator},
     clock::Clock,
     feed::{EventLog, FeedBatch, FeedError, FeedItem, FeedRecord, OutboundRecord},
-    http::{Http, Options, Parts},
+    http::{Health, Http, Limits, Options, Parts, SocketLimits},
     hub::{self, Hub},
     metrics::Metrics,
     position::{Offset, Partition, RecordPosition, TopicName},
-    shutdown::{self, Trigger},
+    shutdown::{self, Shutdown, Trigger},
     store::{self, Store, redb::RedbStore},
     task::UserId,
 };
@@ -86,13 +86,12 @@ impl MemoryLog {
         let mut topics = self.topics.lock().unwrap();
         let records = topics.entry(record.topic.clone()).or_default();
         let offset = Offset::new(i64::try_from(records.len()).unwrap()).unwrap();
-        let headers = record.headers.into_iter().map(|(name, value)| (name.into(), Some(value)));
         records.push(FeedRecord {
             offset,
-            timestamp_ms: self.clock.now_ms(),
+            timestamp_ms: record.timestamp_ms.unwrap_or(self.clock.now_ms()),
             key: record.key,
             value: record.value,
-            headers: headers.collect(),
+            headers: record.headers,
         });
         drop(topics);
         self.appended.send_modify(|count| *count += 1);
@@ -193,8 +192,31 @@ pub(super) struct Setup {
     pub(super) sessions_per_user_max: usize,
     pub(super) drain: Duration,
     pub(super) reasons: Vec<String>,
+    pub(super) damages: Vec<String>,
     /// Records that are in the log before the start.
     pub(super) earlier: Vec<Value>,
+}
+
+/// The usual bounds, without rates.
+pub(in crate::http) fn limits() -> Limits {
+    Limits {
+        body_bytes_max: 1 << 20,
+        header_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(60),
+        connections_max: 1_000,
+        connections_per_address_max: None,
+        rate_per_user: None,
+        rate_per_address: None,
+        auth_failures_per_address: None,
+        socket: SocketLimits {
+            rate: None,
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(5),
+        },
+    }
 }
 
 impl Setup {
@@ -202,10 +224,8 @@ impl Setup {
         Self {
             http: Options {
                 topic: TopicName::new("task-events").unwrap(),
-                body_bytes_max: 1 << 20,
-                header_timeout: Duration::from_secs(10),
                 write_timeout: SOON,
-                connections_max: 1_000,
+                limits: limits(),
                 allow_origins: Vec::new(),
                 protects_metrics: false,
             },
@@ -214,6 +234,7 @@ impl Setup {
             sessions_per_user_max: 100,
             drain: SOON,
             reasons: Vec::new(),
+            damages: Vec::new(),
             earlier: Vec::new(),
         }
     }
@@ -221,11 +242,13 @@ impl Setup {
 
 /// A running port 8000.
 pub(super) struct Daemon {
+    pub(super) http: Http,
     pub(super) address: SocketAddr,
     pub(super) log: Arc<MemoryLog>,
     pub(super) clock: Clock,
     pub(super) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) shutdown: Shutdown,
     trigger: Trigger,
     serving: JoinHandle<()>,
     _directory: TempDir,
@@ -248,7 +271,8 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         let value = Some(Bytes::from(value.to_string()));
         let headers = Vec::new();
         let topic = topic.clone();
-        log.append(OutboundRecord { topic, partition: None, key: None, value, headers });
+        let (partition, timestamp_ms, key) = (None, None, None);
+        log.append(OutboundRecord { topic, partition, timestamp_ms, key, value, headers });
     }
     log.set(setup.mood);
     let store = open_store(&directory);
@@ -280,13 +304,15 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     let authenticator = Authenticator::new(
         auth::Options {
             secret: SECRET.to_vec(),
+            jwks: None,
             is_development: setup.is_development,
             audience: None,
             issuer: None,
         },
         clock.clone(),
+        Arc::clone(&metrics),
     );
-    let reasons = setup.reasons.clone();
+    let (reasons, damages) = (setup.reasons.clone(), setup.damages.clone());
     let parts = Parts {
         authenticator,
         store: Arc::clone(&store),
@@ -295,19 +321,24 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
         hub,
         clock: clock.clone(),
         metrics: Arc::clone(&metrics),
-        health: Arc::new(move || reasons.clone()),
+        health: Arc::new(move || Health { failures: reasons.clone(), damages: damages.clone() }),
+        backup: Arc::new(|_| Box::pin(async { Err("no backups here".to_owned()) })),
     };
     let http = Http::new(setup.http, parts);
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
     let drain = setup.drain;
-    let serving = tokio::spawn(async move { http.serve(tcp, shutdown, drain).await });
+    let serving = {
+        let (http, shutdown) = (http.clone(), shutdown.clone());
+        tokio::spawn(async move { http.serve(tcp, shutdown, drain).await })
+    };
     if setup.mood == LogMood::Good {
         let mut progress = applied.progress();
         let caught_up = progress.wait_for(|progress| progress.is_caught_up);
         timeout(SOON, caught_up).await.unwrap().unwrap();
     }
-    Daemon { address, log, clock, store, metrics, trigger, serving, _directory: directory }
+    let _directory = directory;
+    Daemon { address, log, clock, store, metrics, http, shutdown, trigger, serving, _directory }
 }
 
 fn open_store(directory: &TempDir) -> Arc<dyn Store> {
@@ -434,7 +465,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
+    pub(super) fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { return Self::default() };
         let mut lines = head.lines();

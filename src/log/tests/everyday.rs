@@ -202,10 +202,11 @@ fn an_unsynced_end_is_published_on_demand() {
 }
 
 #[test]
-fn a_new_log_begins_at_the_durable_floor() {
-    let (mut log, _) = open_with(&MemoryDir::new(), Options::default(), crashed(40));
-    assert_eq!(log.reader().log_start(), at(40));
+fn a_log_that_is_gone_whole_is_a_hole_up_to_the_durable_floor() {
+    let (mut log, recovery) = open_with(&MemoryDir::new(), Options::default(), crashed(40));
+    assert_eq!(recovery.holes, [(at(0), at(40))]);
     assert_eq!(put(&mut log, &Shape::default()), 40);
+    assert_eq!(read_all(&log.reader(), 0), (vec![40], vec![(0, Some(40))]));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The log through its door, on disks in memory.
 
+mod copy;
 mod crash;
+mod damage;
 mod everyday;
 
 use super::{

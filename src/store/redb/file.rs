@@ -4,12 +4,12 @@
 //! makes everything durable when it is dropped, but then the store could be ahead of a log whose
 //! tail was never synced.
 
-use redb::{BackendError, StorageBackend, backends::FileBackend};
+use crate::log::disk::{DatabaseFile, Disk};
+use redb::{BackendError, StorageBackend};
 use std::{
-    fs::{File, OpenOptions},
     io,
     ops::Bound,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -37,16 +37,13 @@ impl CutOff {
 /// redb's file, with a switch.
 #[derive(Debug)]
 pub(super) struct SwitchedFile {
-    file: FileBackend,
+    file: DatabaseFile,
     cut_off: CutOff,
 }
 
 impl SwitchedFile {
-    /// Opens or creates the file. The lock is taken by redb.
-    pub(super) fn open(path: &Path, cut_off: CutOff) -> Result<Self, redb::Error> {
-        let file: File =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Self { file: FileBackend::new(file)?, cut_off })
+    pub(super) fn new(file: DatabaseFile, cut_off: CutOff) -> Self {
+        Self { file, cut_off }
     }
 }
 
@@ -111,7 +108,7 @@ impl StorageBackend for SwitchedFile {
 #[derive(Clone, Debug)]
 pub(super) enum FreeSpace {
     /// Of the file system that holds this file.
-    Disk(PathBuf),
+    Disk(Arc<dyn Disk>, PathBuf),
     /// As a test sets it.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests set it"))]
     Set(Arc<AtomicU64>),
@@ -121,8 +118,7 @@ impl FreeSpace {
     /// Bytes; what cannot be told counts as enough, and a write then says what is wrong.
     pub(super) fn bytes(&self) -> u64 {
         match self {
-            Self::Disk(path) => rustix::fs::statvfs(path)
-                .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            Self::Disk(disk, path) => disk.free_bytes(path),
             Self::Set(bytes) => bytes.load(Ordering::Relaxed),
         }
     }

@@ -3,43 +3,46 @@
 use super::{
     Shared,
     row::{self, ChangeRow, EventRow, TaskPlace, TaskRow},
+    sum::{self, damaged},
     tables::{CHANGES, EVENTS, TASK_IDS, TASKS, USER_CHANGES, USERS, WAITING, WAITING_SINCE},
 };
 use crate::{
     store::{
-        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_ROWS_MAX, StoreError, StoredChange,
-        TaskFilter, TaskPage, WaitingEvent,
+        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_BYTES_MAX, PAGE_ROWS_MAX, StoreError,
+        StoredChange, TaskFilter, TaskPage, WaitingEvent,
     },
     task::{Task, TaskId, UserId, event::EventId, transition::TaskState},
 };
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTable};
 use std::{ops::Range, sync::atomic::Ordering};
 
 /// Most rows that one page of a filtered list looks at (some 2 ms without text search).
 const SCAN_ROWS_MAX: usize = 10_000;
 
-pub(super) const fn damaged(table: &'static str) -> StoreError {
-    StoreError::Damaged { table }
-}
-
 fn user_number(snapshot: &ReadTransaction, user_id: &UserId) -> Result<Option<u64>, StoreError> {
-    Ok(snapshot.open_table(USERS)?.get(user_id.as_str())?.map(|number| number.value()))
+    let table = snapshot.open_table(USERS)?;
+    let Some(row) = table.get(user_id.as_str())? else { return Ok(None) };
+    sum::open("users", user_id.as_str(), row.value(), row::decode_number).map(Some)
 }
 
 pub(super) fn load(shared: &Shared, keys: &LoadKeys) -> Result<Loaded, StoreError> {
     let snapshot = shared.snapshot()?;
-    let mut loaded = Loaded { waiting_total: shared.counters.load().waiting, ..Loaded::default() };
+    let counters = shared.counters.load();
+    let (waiting_total, waiting_bytes) = (counters.waiting, counters.waiting_bytes);
+    let mut loaded = Loaded { waiting_total, waiting_bytes, ..Loaded::default() };
     let (ids, tasks) = (snapshot.open_table(TASK_IDS)?, snapshot.open_table(TASKS)?);
     for id in &keys.tasks {
         let Some(place) = ids.get(id.as_str())? else {
             continue;
         };
-        let state = match TaskPlace::decode(place.value()).ok_or(damaged("task_ids"))? {
+        let place = sum::open("task_ids", id.as_str(), place.value(), TaskPlace::decode)?;
+        let state = match place {
             TaskPlace::Tombstone(creation) => TaskState::Deleted { creation },
             TaskPlace::At(user, number) => {
-                let row = tasks.get((user, number))?.ok_or(damaged("tasks"))?;
-                task_state(row.value()).ok_or(damaged("tasks"))?
+                let key = (user, number);
+                let row = tasks.get(key)?.ok_or_else(|| damaged("tasks", key))?;
+                sum::open("tasks", key, row.value(), |row| task_state(id, row))?
             }
         };
         loaded.tasks.insert(id.clone(), state);
@@ -49,17 +52,19 @@ pub(super) fn load(shared: &Shared, keys: &LoadKeys) -> Result<Loaded, StoreErro
     }
     let events = snapshot.open_table(EVENTS)?;
     for id in &keys.events {
-        if let Some(row) = events.get(&row::event_key(id)[..])? {
-            let row = EventRow::decode(row.value()).ok_or(damaged("events"))?;
+        let key = row::event_key(id);
+        if let Some(row) = events.get(&key[..])? {
+            let row = sum::open("events", &key[..], row.value(), EventRow::decode)?;
             loaded.events.insert(id.clone(), row.known);
         }
     }
     Ok(loaded)
 }
 
-fn task_state(row: &[u8]) -> Option<TaskState> {
+fn task_state(id: &TaskId, row: &[u8]) -> Option<TaskState> {
     let row = TaskRow::decode(row)?;
-    Some(TaskState::Present { task: Task::from_json(row.json)?, creation: row.creation })
+    let task = Task::from_json(row.json).filter(|task| task.id == *id)?;
+    Some(TaskState::Present { task, creation: row.creation })
 }
 
 fn load_waiting(
@@ -71,14 +76,19 @@ fn load_waiting(
     for id in &keys.tasks {
         let mut events = Vec::new();
         for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
-            let (_, row) = entry?;
-            events.push(row::decode_waiting(id.as_str(), row.value()).ok_or(damaged("waiting"))?);
+            let (key, row) = entry?;
+            events.push(waiting_event(key.value(), row.value())?);
         }
         if !events.is_empty() {
             loaded.waiting.insert(id.clone(), events);
         }
     }
     Ok(())
+}
+
+/// A value of `waiting`.
+pub(super) fn waiting_event(key: (&str, u64), row: &[u8]) -> Result<WaitingEvent, StoreError> {
+    sum::open("waiting", key, row, |row| row::decode_waiting(key.0, row))
 }
 
 pub(super) fn waiting_before(
@@ -92,10 +102,23 @@ pub(super) fn waiting_before(
     for entry in order.range(..(before_ms, 0))?.take(limit) {
         let (key, id) = entry?;
         let (_, number) = key.value();
-        let row = waiting.get((id.value(), number))?.ok_or(damaged("waiting"))?;
-        events.push(row::decode_waiting(id.value(), row.value()).ok_or(damaged("waiting"))?);
+        let key = (id.value(), number);
+        let row = waiting.get(key)?.ok_or_else(|| damaged("waiting", key))?;
+        events.push(waiting_event(key, row.value())?);
     }
     Ok(events)
+}
+
+/// Bytes of all records that wait.
+pub(super) fn waiting_bytes(snapshot: &ReadTransaction) -> Result<u64, StoreError> {
+    let mut bytes = 0_u64;
+    for entry in snapshot.open_table(WAITING)?.iter()? {
+        let (key, row) = entry?;
+        // A damaged row is told of by whoever needs it.
+        let length = waiting_event(key.value(), row.value()).map_or(0, |event| event.record.len());
+        bytes += u64::try_from(length).expect("a length in memory fits 64 bits");
+    }
+    Ok(bytes)
 }
 
 pub(super) fn task(
@@ -107,15 +130,16 @@ pub(super) fn task(
     let Some(place) = snapshot.open_table(TASK_IDS)?.get(task_id.as_str())? else {
         return Ok(None);
     };
-    let place = TaskPlace::decode(place.value()).ok_or(damaged("task_ids"))?;
+    let place = sum::open("task_ids", task_id.as_str(), place.value(), TaskPlace::decode)?;
     let TaskPlace::At(owner, number) = place else {
         return Ok(None);
     };
     if user_number(&snapshot, user_id)? != Some(owner) {
         return Ok(None);
     }
-    let row = snapshot.open_table(TASKS)?.get((owner, number))?.ok_or(damaged("tasks"))?;
-    let row = TaskRow::decode(row.value()).ok_or(damaged("tasks"))?;
+    let key = (owner, number);
+    let row = snapshot.open_table(TASKS)?.get(key)?.ok_or_else(|| damaged("tasks", key))?;
+    let row = sum::open("tasks", key, row.value(), TaskRow::decode)?;
     Ok(Some(Bytes::copy_from_slice(row.json)))
 }
 
@@ -145,16 +169,17 @@ pub(super) fn tasks(
     let table = snapshot.open_table(TASKS)?;
     for entry in table.range((user, first)..=(user, u64::MAX))? {
         let (key, row) = entry?;
-        if page.rows.len() == limit || seen == SCAN_ROWS_MAX {
+        let is_full = page.rows.len() == limit || page.bytes.len() >= PAGE_BYTES_MAX;
+        if is_full || seen == SCAN_ROWS_MAX {
             return Ok(page.into_page(Some(last)));
         }
         (last, seen) = (key.value().1, seen + 1);
-        let row = TaskRow::decode(row.value()).ok_or(damaged("tasks"))?;
+        let row = sum::open("tasks", key.value(), row.value(), TaskRow::decode)?;
         if !row.passes(filter) {
             continue;
         }
         if let Some(text) = &text
-            && !row.contains(text).ok_or(damaged("tasks"))?
+            && !row.contains(text).ok_or_else(|| damaged("tasks", key.value()))?
         {
             continue;
         }
@@ -216,9 +241,11 @@ pub(super) fn changes(
             if sequence <= shared.earliest() {
                 continue;
             }
-            return Err(damaged("changes"));
+            return Err(damaged("changes", sequence));
         };
-        let row = ChangeRow::decode(row.value()).ok_or(damaged("changes"))?;
+        let is_theirs = |row: &ChangeRow<'_>| row.user == user;
+        let decode = |row| ChangeRow::decode(row).filter(is_theirs);
+        let row = sum::open("changes", sequence, row.value(), decode)?;
         packed.push(row.message);
         sequences.push(sequence);
     }
@@ -236,8 +263,9 @@ pub(super) fn outcome(
     event_id: &EventId,
 ) -> Result<Option<KnownEvent>, StoreError> {
     let table = shared.snapshot()?.open_table(EVENTS)?;
-    let Some(row) = table.get(&row::event_key(event_id)[..])? else {
+    let key = row::event_key(event_id);
+    let Some(row) = table.get(&key[..])? else {
         return Ok(None);
     };
-    Ok(Some(EventRow::decode(row.value()).ok_or(damaged("events"))?.known))
+    Ok(Some(sum::open("events", &key[..], row.value(), EventRow::decode)?.known))
 }

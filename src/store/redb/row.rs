@@ -1,4 +1,5 @@
-//! Values as bytes. Each begins with the version of its form; integers are little endian.
+//! Values as bytes. Each begins with the version of its form; integers are little endian. The
+//! checksum that follows them in the file is `sum.rs`'s.
 //!
 //! Invariant: decoding never panics; bytes that no version of ours wrote are `None`.
 
@@ -13,8 +14,8 @@ use crate::{
 };
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// The version that every row of format 1 begins with.
-const VERSION: u8 = 1;
+/// The version that every row of format 2 begins with.
+pub(super) const VERSION: u8 = 2;
 /// Event ids shorter than this are their own key; longer ones are cut and end in a digest.
 const EVENT_KEY_BYTES: usize = 96;
 const EVENT_KEY_DIGEST_BYTES: usize = 16;
@@ -33,13 +34,18 @@ pub(super) fn event_key(id: &EventId) -> Vec<u8> {
 }
 
 /// Reads a row from its front.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// A reader after the version, if that is ours.
     fn new(row: &'a [u8]) -> Option<Self> {
+        Self::of_form(row, VERSION)
+    }
+
+    /// A reader after the number of a form of its own.
+    pub(super) fn of_form(row: &'a [u8], form: u8) -> Option<Self> {
         let mut reader = Self(row);
-        (reader.array::<1>()? == [VERSION]).then_some(reader)
+        (reader.array::<1>()? == [form]).then_some(reader)
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -48,27 +54,35 @@ impl<'a> Reader<'a> {
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.array().map(|[byte]| byte)
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
     }
 
     fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn i32(&mut self) -> Option<i32> {
+    pub(super) fn i32(&mut self) -> Option<i32> {
         self.array().map(i32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn i64(&mut self) -> Option<i64> {
+    pub(super) fn i64(&mut self) -> Option<i64> {
         self.array().map(i64::from_le_bytes)
     }
 
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(head)
@@ -96,6 +110,10 @@ pub(super) struct Counters {
     pub(super) events: u64,
     /// Rows of `waiting`.
     pub(super) waiting: u64,
+    /// Bytes of the records that wait; counted when the store is opened, and not kept on disk.
+    pub(super) waiting_bytes: u64,
+    /// Open letters, likewise.
+    pub(super) letters_open: u64,
 }
 
 impl Counters {
@@ -110,6 +128,8 @@ impl Counters {
         changes: 0,
         events: 0,
         waiting: 0,
+        waiting_bytes: 0,
+        letters_open: 0,
     };
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -142,6 +162,8 @@ impl Counters {
             changes: reader.u64()?,
             events: reader.u64()?,
             waiting: reader.u64()?,
+            waiting_bytes: 0,
+            letters_open: 0,
         })
     }
 }
@@ -210,7 +232,7 @@ impl<'a> TaskRow<'a> {
         if task.due_date.is_some() {
             flags |= Self::HAS_DUE_DATE;
         }
-        let mut row = Vec::with_capacity(json.len() + 32);
+        let mut row = Vec::with_capacity(json.len() + 36);
         row.extend_from_slice(&[VERSION, flags, priority_code(task.priority)]);
         row.extend_from_slice(&task.due_date.unwrap_or(0).to_le_bytes());
         row.extend_from_slice(creation);
@@ -230,6 +252,12 @@ impl<'a> TaskRow<'a> {
             creation: reader.array()?,
             json: reader.0,
         })
+    }
+
+    /// Whether what filters look at is what the task says.
+    pub(super) fn agrees_with(&self, task: &Task) -> bool {
+        (self.completed, self.due_date) == (task.completed, task.due_date)
+            && self.priority == priority_code(task.priority)
     }
 
     /// Whether the filter takes it, but for `q`.
@@ -260,6 +288,8 @@ const fn priority_code(priority: Priority) -> u8 {
 /// A value of `changes`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChangeRow<'a> {
+    /// Whose it is: an index row that is wrong shows it to nobody else.
+    pub(super) user: u64,
     /// The record's timestamp.
     pub(super) timestamp_ms: i64,
     /// The message.
@@ -267,17 +297,18 @@ pub(super) struct ChangeRow<'a> {
 }
 
 impl<'a> ChangeRow<'a> {
-    pub(super) fn encode(timestamp_ms: i64, message: &[u8]) -> Vec<u8> {
-        let mut row = Vec::with_capacity(message.len() + 9);
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut row = Vec::with_capacity(self.message.len() + 21);
         row.push(VERSION);
-        row.extend_from_slice(&timestamp_ms.to_le_bytes());
-        row.extend_from_slice(message);
+        row.extend_from_slice(&self.user.to_le_bytes());
+        row.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        row.extend_from_slice(self.message);
         row
     }
 
     pub(super) fn decode(row: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(row)?;
-        Some(Self { timestamp_ms: reader.i64()?, message: reader.0 })
+        Some(Self { user: reader.u64()?, timestamp_ms: reader.i64()?, message: reader.0 })
     }
 }
 
@@ -299,7 +330,7 @@ impl EventRow {
     const DEAD_LETTER: u8 = 3;
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(42);
+        let mut row = Vec::with_capacity(46);
         row.push(VERSION);
         row.extend_from_slice(&self.number.to_le_bytes());
         row.extend_from_slice(&self.timestamp_ms.to_le_bytes());
@@ -331,12 +362,6 @@ impl EventRow {
         };
         Some(Self { number, timestamp_ms, known: KnownEvent { digest, outcome } })
     }
-
-    /// Number and timestamp alone: what trimming looks at.
-    pub(super) fn age(row: &[u8]) -> Option<(u64, i64)> {
-        let mut reader = Reader::new(row)?;
-        Some((reader.u64()?, reader.i64()?))
-    }
 }
 
 /// Reasons by their code on disk; a code is never used for another reason.
@@ -355,7 +380,7 @@ const REASONS: [Reason; 12] = [
     Reason::Hole,
 ];
 
-const fn reason_code(reason: Reason) -> u8 {
+pub(super) const fn reason_code(reason: Reason) -> u8 {
     match reason {
         Reason::NullValue => 0,
         Reason::InvalidJson => 1,
@@ -372,7 +397,7 @@ const fn reason_code(reason: Reason) -> u8 {
     }
 }
 
-fn reason_of(code: u8) -> Option<Reason> {
+pub(super) fn reason_of(code: u8) -> Option<Reason> {
     REASONS.get(usize::from(code)).copied()
 }
 
@@ -380,7 +405,7 @@ fn reason_of(code: u8) -> Option<Reason> {
 pub(super) fn encode_waiting(event: &WaitingEvent) -> Vec<u8> {
     let (place, offset) = &event.source;
     let topic = place.topic.as_str().as_bytes();
-    let mut row = Vec::with_capacity(event.record.len() + topic.len() + 33);
+    let mut row = Vec::with_capacity(event.record.len() + topic.len() + 37);
     row.push(VERSION);
     row.extend_from_slice(&event.since_ms.to_le_bytes());
     row.extend_from_slice(&event.timestamp_ms.to_le_bytes());
@@ -437,9 +462,24 @@ pub(super) fn decode_format(row: &[u8]) -> Option<u32> {
     Reader(row).u32()
 }
 
-/// The epoch.
-pub(super) fn decode_epoch(row: &[u8]) -> Option<u64> {
-    Reader(row).u64()
+/// A value that is one number: a user's number, a run's first sequence, the epoch.
+pub(super) fn encode_number(number: u64) -> Vec<u8> {
+    let mut row = vec![VERSION];
+    row.extend_from_slice(&number.to_le_bytes());
+    row
+}
+
+pub(super) fn decode_number(row: &[u8]) -> Option<u64> {
+    Reader::new(row)?.u64()
+}
+
+/// The mark of a clean stop.
+pub(super) fn encode_clean(is_clean: bool) -> Vec<u8> {
+    vec![VERSION, u8::from(is_clean)]
+}
+
+pub(super) fn decode_clean(row: &[u8]) -> Option<bool> {
+    Reader::new(row)?.u8().map(|mark| mark == 1)
 }
 
 #[cfg(test)]

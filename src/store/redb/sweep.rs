@@ -5,8 +5,8 @@
 //! events need no second table that keeps their order.
 
 use super::{
-    read::damaged,
     row::{ChangeRow, EventRow},
+    sum,
     tables::{CHANGES, EVENTS, USER_CHANGES},
     write::Writer,
 };
@@ -177,9 +177,10 @@ impl Writer {
             }
         };
         let mut removed = 0;
-        table.retain_in(&first[..]..=&last[..], |_, row| {
+        table.retain_in(&first[..]..=&last[..], |key, row| {
             // A damaged row stays, for whoever asks for it to find.
-            let stays = EventRow::age(row).is_none_or(|(number, at)| window.keeps(number, at));
+            let stays = sum::open("events", key, row, EventRow::decode)
+                .map_or(true, |row| window.keeps(row.number, row.timestamp_ms));
             removed += u64::from(!stays);
             stays
         })?;
@@ -197,8 +198,10 @@ fn cut_of_changes(
     let mut cut = None;
     for entry in table.iter()?.take(usize::try_from(TRIM_ROWS_MAX).unwrap_or(usize::MAX)) {
         let (sequence, row) = entry?;
-        let row = ChangeRow::decode(row.value()).ok_or(damaged("changes"))?;
-        if window.keeps(sequence.value(), row.timestamp_ms) {
+        // A damaged row has no age: it goes by its number.
+        let timestamp_ms = sum::open("changes", sequence.value(), row.value(), ChangeRow::decode)
+            .map_or(i64::MIN, |row| row.timestamp_ms);
+        if window.keeps(sequence.value(), timestamp_ms) {
             break;
         }
         cut = Some(sequence.value());

@@ -1,19 +1,19 @@
-//! The tables of `tasks.redb`, format 1 (docs/disk-format.md, docs/adr/0002-store-tables.md).
+//! The tables of `tasks.redb`, format 2 (docs/disk-format.md, docs/adr/0002-store-tables.md).
 //!
 //! Keys are redb's plain `u64`, `&str`, `&[u8]` and tuples of them, values our own versioned bytes
-//! (`row.rs`): redb 5 changes how it encodes options and strings within values.
+//! (`row.rs`) with a checksum (`sum.rs`): redb 5 changes how it encodes options and strings within values.
 
 use redb::TableDefinition;
 
 /// The format that this code writes.
-pub(super) const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Format, epoch, clean mark, counters: one small page.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 /// Run -> its first sequence.
-pub(super) const RUNS: TableDefinition<'static, u64, u64> = TableDefinition::new("runs");
+pub(super) const RUNS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("runs");
 /// User id -> user number.
-pub(super) const USERS: TableDefinition<'static, &str, u64> = TableDefinition::new("users");
+pub(super) const USERS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("users");
 /// Task id -> place of the task, or tombstone. The id itself is the key: ids that grow with time
 /// (UUIDv7) then lie together, and dirty few pages.
 pub(super) const TASK_IDS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("task_ids");
@@ -39,7 +39,7 @@ pub(super) const PROCESSED: TableDefinition<'static, (&str, i32), &[u8]> =
 pub(super) const OUTBOUND: TableDefinition<'static, (&str, i32), &[u8]> =
     TableDefinition::new("outbound");
 
-/// Row of [`META`]: format, `u32`.
+/// Row of [`META`]: format, `u32`; the only row without a checksum, so that every version reads it.
 pub(super) const META_FORMAT: &str = "format";
 /// Row of [`META`]: epoch, `u64`.
 pub(super) const META_EPOCH: &str = "epoch";

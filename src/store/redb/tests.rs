@@ -41,7 +41,7 @@ impl Subject for RedbSubject {
     }
 }
 
-fn options(windows: Windows) -> Options {
+pub(super) fn options(windows: Windows) -> Options {
     Options {
         dedup_window: windows.dedup,
         changes_keep: windows.changes,
@@ -98,12 +98,12 @@ fn a_newer_format_and_other_files_are_refused() {
     transaction.commit().unwrap();
     drop(database);
     let error = RedbStore::open(&subject.path(), options(Windows::WIDE)).err().unwrap();
-    assert!(matches!(error, StoreError::NewerFormat { found: 2, known: 1 }), "{error}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 3, known: 2 }), "{error}");
 
     let path = subject.0.path().join("other");
     std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
     let error = RedbStore::open(&path, options(Windows::WIDE)).err().unwrap();
-    assert!(matches!(error, StoreError::Database(_)), "{error}");
+    assert!(matches!(error, StoreError::DamagedFile(_)), "{error}");
 }
 
 #[tokio::test]
@@ -111,7 +111,13 @@ async fn commits_go_on_when_a_full_disk_has_space_again() {
     let subject = RedbSubject::new();
     let left = Arc::new(AtomicU64::new(u64::MAX));
     let space = FreeSpace::Set(Arc::clone(&left));
-    let store = RedbStore::open_with(&subject.path(), options(Windows::WIDE), space).unwrap();
+    let store = RedbStore::open_with(
+        &crate::log::disk::RealDisk,
+        &subject.path(),
+        options(Windows::WIDE),
+        space,
+    )
+    .unwrap();
     store.start().await.unwrap();
     left.store(super::DISK_RESERVE_BYTES, Ordering::Relaxed);
     let writes = WriteSet { changes: vec![change("u", "{", 1)], ..WriteSet::default() };

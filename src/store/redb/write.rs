@@ -3,9 +3,10 @@
 use super::{
     CommitDurability, Options, Shared,
     file::FreeSpace,
-    read::damaged,
+    letters, read,
     row::{self, ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
     runs::{Run, Runs},
+    sum::{self, damaged},
     sweep::Sweeps,
     tables::{
         CHANGES, EVENTS, FORMAT, META, META_CLEAN, META_COUNTERS, META_EPOCH, META_FORMAT,
@@ -18,12 +19,14 @@ use crate::{
     task::{TaskId, UserId, transition::TaskState},
 };
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    WriteTransaction,
 };
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering as Memory},
 };
 
 /// What an open store begins with.
@@ -40,27 +43,46 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
         create(database)?;
     }
     let snapshot = database.begin_read()?;
-    let meta = snapshot.open_table(META)?;
-    let format = meta.get(META_FORMAT)?.ok_or(damaged("meta"))?;
-    let found = row::decode_format(format.value()).ok_or(damaged("meta"))?;
-    if found > FORMAT {
-        return Err(StoreError::NewerFormat { found, known: FORMAT });
-    }
-    let epoch = meta.get(META_EPOCH)?.ok_or(damaged("meta"))?;
-    let epoch = row::decode_epoch(epoch.value()).ok_or(damaged("meta"))?;
-    let counters = meta.get(META_COUNTERS)?.ok_or(damaged("meta"))?;
-    let counters = Counters::decode(counters.value()).ok_or(damaged("meta"))?;
+    refuse_other_formats(&snapshot)?;
+    let epoch = meta_row(&snapshot, META_EPOCH, row::decode_number)?;
+    let mut counters = meta_row(&snapshot, META_COUNTERS, Counters::decode)?;
+    counters.letters_open = letters::open(database, durable)?;
+    counters.waiting_bytes = read::waiting_bytes(&snapshot)?;
     let mut runs = Vec::new();
     for entry in snapshot.open_table(RUNS)?.iter()? {
-        let (number, first) = entry?;
-        let number = u32::try_from(number.value()).map_err(|_| damaged("runs"))?;
-        runs.push(Run { number, first: first.value() });
+        let (key, first) = entry?;
+        let key = key.value();
+        let first = sum::open("runs", key, first.value(), row::decode_number)?;
+        let number = u32::try_from(key).map_err(|_| damaged("runs", key))?;
+        runs.push(Run { number, first });
     }
-    let runs = Runs::new(epoch, runs).ok_or(damaged("runs"))?;
+    let runs = Runs::new(epoch, runs).ok_or_else(|| damaged("runs", 0_u64))?;
     let oldest = snapshot.open_table(CHANGES)?.first()?.map(|(sequence, _)| sequence.value());
     let earliest = oldest.unwrap_or(counters.next_sequence).saturating_sub(1);
     let partitions = snapshot.open_table(PROCESSED)?.len()?;
     Ok(Opened { counters, runs, earliest, partitions })
+}
+
+/// A row of `meta`.
+pub(super) fn meta_row<T>(
+    snapshot: &ReadTransaction,
+    name: &'static str,
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, StoreError> {
+    let row = snapshot.open_table(META)?.get(name)?.ok_or_else(|| damaged("meta", name))?;
+    sum::open("meta", name, row.value(), decode)
+}
+
+/// The format is the first thing that is read: of another one, nothing else can be told.
+pub(super) fn refuse_other_formats(snapshot: &ReadTransaction) -> Result<(), StoreError> {
+    let missing = || damaged("meta", META_FORMAT);
+    let format = snapshot.open_table(META)?.get(META_FORMAT)?.ok_or_else(missing)?;
+    let found = row::decode_format(format.value()).ok_or_else(missing)?;
+    match found.cmp(&FORMAT) {
+        Ordering::Greater => Err(StoreError::NewerFormat { found, known: FORMAT }),
+        Ordering::Less => Err(StoreError::OlderFormat { found, known: FORMAT }),
+        Ordering::Equal => Ok(()),
+    }
 }
 
 /// All tables at once, so that readers find them. A new store counts as closed cleanly.
@@ -70,10 +92,15 @@ fn create(database: &Database) -> Result<(), StoreError> {
         let mut meta = transaction.open_table(META)?;
         let (epoch, _) = uuid::Uuid::new_v4().as_u64_pair();
         meta.insert(META_FORMAT, &FORMAT.to_le_bytes()[..])?;
-        meta.insert(META_EPOCH, &epoch.to_le_bytes()[..])?;
-        meta.insert(META_CLEAN, &[1][..])?;
-        meta.insert(META_COUNTERS, &Counters::EMPTY.encode()[..])?;
-        transaction.open_table(RUNS)?.insert(1, 1)?;
+        for (name, row) in [
+            (META_EPOCH, row::encode_number(epoch)),
+            (META_CLEAN, row::encode_clean(true)),
+            (META_COUNTERS, Counters::EMPTY.encode()),
+        ] {
+            meta.insert(name, &sum::seal("meta", name, row)[..])?;
+        }
+        let first = sum::seal("runs", 1_u64, row::encode_number(1));
+        transaction.open_table(RUNS)?.insert(1, &first[..])?;
         transaction.open_table(USERS)?;
         transaction.open_table(TASK_IDS)?;
         transaction.open_table(TASKS)?;
@@ -96,18 +123,18 @@ fn durable(database: &Database) -> Result<WriteTransaction, StoreError> {
     Ok(transaction)
 }
 
-fn is_clean(transaction: &WriteTransaction) -> Result<bool, StoreError> {
-    let meta = transaction.open_table(META)?;
-    let mark = meta.get(META_CLEAN)?.ok_or(damaged("meta"))?;
-    Ok(mark.value() == [1])
+fn put_meta(
+    transaction: &WriteTransaction,
+    name: &'static str,
+    row: Vec<u8>,
+) -> Result<(), StoreError> {
+    transaction.open_table(META)?.insert(name, &sum::seal("meta", name, row)[..])?;
+    Ok(())
 }
 
 /// Whether the last commit was that of [`Writer::close`]. Before a start nothing is at stake.
 pub(super) fn is_closed(shared: &Shared) -> bool {
-    let read = || -> Result<bool, StoreError> {
-        let meta = shared.snapshot()?.open_table(META)?;
-        Ok(meta.get(META_CLEAN)?.is_some_and(|mark| mark.value() == [1]))
-    };
+    let read = || meta_row(&shared.snapshot()?, META_CLEAN, row::decode_clean);
     read().unwrap_or(false)
 }
 
@@ -145,14 +172,17 @@ impl Writer {
         let (mut processed, mut outbound) = (HashMap::new(), HashMap::new());
         for entry in snapshot.open_table(PROCESSED)?.iter()? {
             let (key, row) = entry?;
-            let place = topic_partition(key.value()).ok_or(damaged("processed"))?;
-            let row = row::decode_processed(row.value()).ok_or(damaged("processed"))?;
+            let key = key.value();
+            let place = topic_partition(key).ok_or_else(|| damaged("processed", key))?;
+            let row = sum::open("processed", key, row.value(), row::decode_processed)?;
             processed.insert(place, row);
         }
         for entry in snapshot.open_table(OUTBOUND)?.iter()? {
             let (key, row) = entry?;
-            let place = topic_partition(key.value()).ok_or(damaged("outbound"))?;
-            outbound.insert(place, row::decode_offset(row.value()).ok_or(damaged("outbound"))?);
+            let key = key.value();
+            let place = topic_partition(key).ok_or_else(|| damaged("outbound", key))?;
+            let offset = sum::open("outbound", key, row.value(), row::decode_offset)?;
+            outbound.insert(place, offset);
         }
         Ok(StoreStart { processed, outbound, was_clean: self.was_clean.unwrap_or(false) })
     }
@@ -161,17 +191,19 @@ impl Writer {
     fn mark_start(&self) -> Result<bool, StoreError> {
         self.check_space()?;
         let transaction = durable(&self.shared.database)?;
-        let was_clean = is_clean(&transaction)?;
+        let was_clean = meta_row(&self.shared.snapshot()?, META_CLEAN, row::decode_clean)?;
         let mut runs = self.shared.runs.load_full();
         if !was_clean {
             runs = Arc::new(runs.raised(self.counters.next_sequence, self.shared.earliest()));
             let mut table = transaction.open_table(RUNS)?;
             table.retain(|_, _| false)?;
             for run in runs.iter() {
-                table.insert(u64::from(run.number), run.first)?;
+                let number = u64::from(run.number);
+                let first = sum::seal("runs", number, row::encode_number(run.first));
+                table.insert(number, &first[..])?;
             }
         }
-        transaction.open_table(META)?.insert(META_CLEAN, &[0][..])?;
+        put_meta(&transaction, META_CLEAN, row::encode_clean(false))?;
         transaction.commit()?;
         self.shared.runs.store(runs);
         Ok(was_clean)
@@ -185,12 +217,12 @@ impl Writer {
     ) -> Result<u64, StoreError> {
         self.check_space()?;
         let first = self.counters.next_sequence;
-        let partitions = self.shared.partitions.load(Ordering::Acquire);
+        let partitions = self.shared.partitions.load(Memory::Acquire);
         let mut batch = Batch { counters: self.counters, users: HashMap::new(), partitions };
         let transaction = self.begin(durability)?;
         batch.write(&transaction, writes)?;
         self.finish(transaction, batch.counters)?;
-        self.shared.partitions.store(batch.partitions, Ordering::Release);
+        self.shared.partitions.store(batch.partitions, Memory::Release);
         Ok(first)
     }
 
@@ -218,11 +250,11 @@ impl Writer {
         transaction: WriteTransaction,
         counters: Counters,
     ) -> Result<(), StoreError> {
-        transaction.open_table(META)?.insert(META_COUNTERS, &counters.encode()[..])?;
+        put_meta(&transaction, META_COUNTERS, counters.encode())?;
         transaction.commit()?;
         self.counters = counters;
         self.shared.counters.store(Arc::new(counters));
-        self.shared.next_sequence.store(counters.next_sequence, Ordering::Release);
+        self.shared.next_sequence.store(counters.next_sequence, Memory::Release);
         Ok(())
     }
 
@@ -232,7 +264,7 @@ impl Writer {
             return Ok(());
         }
         let transaction = self.begin(CommitDurability::Immediate)?;
-        transaction.open_table(META)?.insert(META_CLEAN, &[1][..])?;
+        put_meta(&transaction, META_CLEAN, row::encode_clean(true))?;
         self.finish(transaction, self.counters)?;
         self.is_closed = true;
         Ok(())
@@ -247,7 +279,7 @@ impl Writer {
     }
 }
 
-fn topic_partition((topic, partition): (&str, i32)) -> Option<TopicPartition> {
+pub(super) fn topic_partition((topic, partition): (&str, i32)) -> Option<TopicPartition> {
     Some(TopicPartition { topic: TopicName::new(topic)?, partition: Partition::new(partition)? })
 }
 
@@ -282,6 +314,9 @@ impl Batch {
         if !writes.waiting_added.is_empty() {
             self.add_waiting(transaction, &writes.waiting_added)?;
         }
+        let change = letters::write(transaction, writes)?;
+        let open = self.counters.letters_open.saturating_add_signed(change);
+        self.counters.letters_open = open;
         self.write_offsets(transaction, writes)
     }
 
@@ -302,12 +337,17 @@ impl Batch {
                 Some(table) => table,
                 none => none.insert(transaction.open_table(USERS)?),
             };
-            let known = table.get(user_id.as_str())?.map(|number| number.value());
+            let key = user_id.as_str();
+            let known = match table.get(key)? {
+                Some(row) => Some(sum::open("users", key, row.value(), row::decode_number)?),
+                None => None,
+            };
             let number = match known {
                 Some(number) => number,
                 None => {
                     let number = take(&mut self.counters.next_user);
-                    table.insert(user_id.as_str(), number)?;
+                    let row = sum::seal("users", key, row::encode_number(number));
+                    table.insert(key, &row[..])?;
                     number
                 }
             };
@@ -327,10 +367,14 @@ impl Batch {
     ) -> Result<(), StoreError> {
         let mut ids = transaction.open_table(TASK_IDS)?;
         let mut tasks = transaction.open_table(TASKS)?;
+        let place_row =
+            |id: &TaskId, place: TaskPlace| sum::seal("task_ids", id.as_str(), place.encode());
         for (id, user_id, state) in states {
             let user = self.user(user_id);
             let known = match ids.get(id.as_str())? {
-                Some(row) => Some(TaskPlace::decode(row.value()).ok_or(damaged("task_ids"))?),
+                Some(row) => {
+                    Some(sum::open("task_ids", id.as_str(), row.value(), TaskPlace::decode)?)
+                }
                 None => None,
             };
             match state {
@@ -341,18 +385,19 @@ impl Batch {
                         (user, number)
                     } else {
                         let key = (user, take(&mut self.counters.next_task));
-                        ids.insert(id.as_str(), &TaskPlace::At(key.0, key.1).encode()[..])?;
+                        ids.insert(id.as_str(), &place_row(id, TaskPlace::At(key.0, key.1))[..])?;
                         self.counters.tasks += 1;
                         key
                     };
-                    tasks.insert(key, &TaskRow::encode(task, creation)[..])?;
+                    let row = sum::seal("tasks", key, TaskRow::encode(task, creation));
+                    tasks.insert(key, &row[..])?;
                 }
                 TaskState::Deleted { creation } => {
                     if let Some(TaskPlace::At(user, number)) = known {
                         tasks.remove((user, number))?;
                         self.counters.tasks = self.counters.tasks.saturating_sub(1);
                     }
-                    ids.insert(id.as_str(), &TaskPlace::Tombstone(*creation).encode()[..])?;
+                    ids.insert(id.as_str(), &place_row(id, TaskPlace::Tombstone(*creation))[..])?;
                 }
             }
         }
@@ -368,8 +413,11 @@ impl Batch {
         let mut index = transaction.open_table(USER_CHANGES)?;
         for change in changes {
             let sequence = take(&mut self.counters.next_sequence);
-            table.insert(sequence, &ChangeRow::encode(change.timestamp_ms, &change.message)[..])?;
-            index.insert((self.user(&change.user_id), sequence), ())?;
+            let user = self.user(&change.user_id);
+            let NewChange { timestamp_ms, message, .. } = change;
+            let row = ChangeRow { user, timestamp_ms: *timestamp_ms, message };
+            table.insert(sequence, &sum::seal("changes", sequence, row.encode())[..])?;
+            index.insert((user, sequence), ())?;
             self.counters.changes += 1;
         }
         Ok(())
@@ -385,8 +433,10 @@ impl Batch {
             let number = take(&mut self.counters.next_event);
             let row =
                 EventRow { number, timestamp_ms: *timestamp_ms, known: known.clone() }.encode();
+            let key = row::event_key(id);
+            let row = sum::seal("events", &key[..], row);
             // A waiting event that is applied later replaces its row.
-            if table.insert(&row::event_key(id)[..], &row[..])?.is_none() {
+            if table.insert(&key[..], &row[..])?.is_none() {
                 self.counters.events += 1;
             }
         }
@@ -404,13 +454,15 @@ impl Batch {
             let mut keys = Vec::new();
             for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
                 let (key, row) = entry?;
-                let event = row::decode_waiting(id.as_str(), row.value());
-                keys.push((event.ok_or(damaged("waiting"))?.since_ms, key.value().1));
+                let event = read::waiting_event(key.value(), row.value())?;
+                keys.push(((event.since_ms, key.value().1), count(event.record.len())));
             }
-            for key in keys {
+            for (key, bytes) in keys {
                 waiting.remove((id.as_str(), key.1))?;
                 order.remove(key)?;
-                self.counters.waiting = self.counters.waiting.saturating_sub(1);
+                let Counters { waiting, waiting_bytes, .. } = &mut self.counters;
+                *waiting = waiting.saturating_sub(1);
+                *waiting_bytes = waiting_bytes.saturating_sub(bytes);
             }
         }
         Ok(())
@@ -426,9 +478,11 @@ impl Batch {
         for event in added {
             let number = take(&mut self.counters.next_waiting);
             let id = event.task_id.as_str();
-            waiting.insert((id, number), &row::encode_waiting(event)[..])?;
+            let row = sum::seal("waiting", (id, number), row::encode_waiting(event));
+            waiting.insert((id, number), &row[..])?;
             order.insert((event.since_ms, number), id)?;
             self.counters.waiting += 1;
+            self.counters.waiting_bytes += count(event.record.len());
         }
         Ok(())
     }
@@ -442,7 +496,8 @@ impl Batch {
             let mut table = transaction.open_table(PROCESSED)?;
             for (place, processed) in &writes.processed {
                 let key = (place.topic.as_str(), place.partition.get());
-                table.insert(key, &row::encode_processed(*processed)[..])?;
+                let row = sum::seal("processed", key, row::encode_processed(*processed));
+                table.insert(key, &row[..])?;
             }
             self.partitions = table.len()?;
         }
@@ -450,11 +505,16 @@ impl Batch {
             let mut table = transaction.open_table(OUTBOUND)?;
             for (place, offset) in &writes.outbound {
                 let key = (place.topic.as_str(), place.partition.get());
-                table.insert(key, &row::encode_offset(*offset)[..])?;
+                let row = sum::seal("outbound", key, row::encode_offset(*offset));
+                table.insert(key, &row[..])?;
             }
         }
         Ok(())
     }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("a length in memory fits 64 bits")
 }
 
 /// The number, which is used up.

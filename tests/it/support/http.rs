@@ -33,6 +33,7 @@ impl Answer {
 }
 
 /// One user of the API.
+#[derive(Clone)]
 pub(crate) struct User {
     address: SocketAddr,
     token: Option<String>,
@@ -50,13 +51,18 @@ impl TestDaemon {
 
 impl User {
     pub(crate) async fn send(&self, request: request::Builder, body: Bytes) -> Answer {
+        self.try_send(request, body).await.expect("an answer")
+    }
+
+    /// The answer; `None` if the connection ends before it.
+    pub(crate) async fn try_send(&self, request: request::Builder, body: Bytes) -> Option<Answer> {
         let request = match &self.token {
             Some(token) => request.header(AUTHORIZATION, format!("Bearer {token}")),
             None => request,
         };
         let request = request.header(HOST, self.address.to_string());
         let request = request.body(Full::new(body)).expect("a request");
-        exchange(self.address, request).await.expect("an answer")
+        exchange(self.address, request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -34,7 +34,7 @@ pub(crate) struct Producer {
     pub(crate) sequence: i32,
 }
 
-const NOBODY: Producer = Producer { id: -1, epoch: -1, sequence: NO_SEQUENCE };
+pub(crate) const NOBODY: Producer = Producer { id: -1, epoch: -1, sequence: NO_SEQUENCE };
 
 /// One connection.
 pub(crate) struct KafkaClient {
@@ -62,6 +62,8 @@ calls! {
     Produce: ProduceRequest => ProduceResponse;
     Fetch: FetchRequest => FetchResponse;
     InitProducerId: InitProducerIdRequest => InitProducerIdResponse;
+    CreateTopics: kafka_protocol::messages::CreateTopicsRequest
+        => kafka_protocol::messages::CreateTopicsResponse;
     ApiVersions: kafka_protocol::messages::ApiVersionsRequest
         => kafka_protocol::messages::ApiVersionsResponse;
     Metadata: MetadataRequest
@@ -101,23 +103,30 @@ impl KafkaClient {
         Some(Self { stream, correlation_id: 0 })
     }
 
+    /// This end's address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("connected")
+    }
+
     /// Sends a request and gives its answer; `None` if the connection ends first.
     pub(crate) async fn try_call<C: Call>(
         &mut self,
         version: i16,
         request: &C,
     ) -> Option<C::Answer> {
-        self.send(version, request).await?;
-        self.receive::<C>(version).await
+        let correlation_id = self.send(version, request).await?;
+        self.receive::<C>(version, correlation_id).await
     }
 
     pub(crate) async fn call<C: Call>(&mut self, version: i16, request: &C) -> C::Answer {
         self.try_call(version, request).await.expect("an answer")
     }
 
-    async fn send<C: Call>(&mut self, version: i16, request: &C) -> Option<()> {
+    /// Sends a request without waiting; its correlation id, or `None` if the connection has ended.
+    pub(crate) async fn send<C: Call>(&mut self, version: i16, request: &C) -> Option<i32> {
         let frame = self.frame(version, request);
-        self.stream.write_all(&frame).await.ok()
+        self.stream.write_all(&frame).await.ok()?;
+        Some(self.correlation_id)
     }
 
     fn frame<C: Call>(&mut self, version: i16, request: &C) -> BytesMut {
@@ -136,10 +145,15 @@ impl KafkaClient {
         frame
     }
 
-    async fn receive<C: Call>(&mut self, version: i16) -> Option<C::Answer> {
+    /// The next answer, to the request `correlation_id`.
+    pub(crate) async fn receive<C: Call>(
+        &mut self,
+        version: i16,
+        correlation_id: i32,
+    ) -> Option<C::Answer> {
         let mut bytes = self.read_frame().await?;
         let header = ResponseHeader::decode(&mut bytes, C::Answer::header_version(version));
-        assert_eq!(header.expect("a header").correlation_id, self.correlation_id);
+        assert_eq!(header.expect("a header").correlation_id, correlation_id);
         let answer = C::Answer::decode(&mut bytes, version).expect("an answer");
         assert_eq!(bytes.remaining(), 0, "bytes after the answer");
         Some(answer)
@@ -203,15 +217,7 @@ impl KafkaClient {
         acks: i16,
         batch: &Bytes,
     ) -> Option<PartitionProduceResponse> {
-        let data =
-            PartitionProduceData::default().with_index(partition).with_records(Some(batch.clone()));
-        let topic = TopicProduceData::default()
-            .with_name(topic_name(topic))
-            .with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_acks(acks)
-            .with_timeout_ms(10_000)
-            .with_topic_data(vec![topic]);
+        let request = produce_request(topic, partition, acks, batch);
         let answer = self.try_call(9, &request).await?;
         Some(answer.responses[0].partition_responses[0].clone())
     }
@@ -223,6 +229,16 @@ impl KafkaClient {
         from: i64,
         wait_ms: i32,
     ) -> (i16, i64, Vec<Record>) {
+        self.try_fetch(topic, from, wait_ms).await.expect("an answer")
+    }
+
+    /// The same; `None` if the connection ends first.
+    pub(crate) async fn try_fetch(
+        &mut self,
+        topic: &str,
+        from: i64,
+        wait_ms: i32,
+    ) -> Option<(i16, i64, Vec<Record>)> {
         let partition = FetchPartition::default()
             .with_partition(0)
             .with_fetch_offset(from)
@@ -235,7 +251,7 @@ impl KafkaClient {
             .with_min_bytes(1)
             .with_max_bytes(16 << 20)
             .with_topics(vec![topic]);
-        let answer = self.call(12, &request).await;
+        let answer = self.try_call(12, &request).await?;
         let partition = &answer.responses[0].partitions[0];
         let mut records = Vec::new();
         if let Some(bytes) = &partition.records {
@@ -245,7 +261,7 @@ impl KafkaClient {
             }
         }
         records.retain(|record| record.offset >= from);
-        (partition.error_code, partition.high_watermark, records)
+        Some((partition.error_code, partition.high_watermark, records))
     }
 
     /// Produces, with the first byte of another request in the same write as the last of this one.
@@ -259,7 +275,8 @@ impl KafkaClient {
         let mut frame = self.frame(9, &request);
         frame.put_u8(0);
         self.stream.write_all(&frame).await.expect("sent");
-        let answer = self.receive::<ProduceRequest>(9).await.expect("an answer");
+        let answer =
+            self.receive::<ProduceRequest>(9, self.correlation_id).await.expect("an answer");
         assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
     }
 
@@ -295,6 +312,20 @@ impl KafkaClient {
 
 pub(crate) fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+/// A Produce (version 9) of one batch.
+pub(crate) fn produce_request(
+    topic: &str,
+    partition: i32,
+    acks: i16,
+    batch: &Bytes,
+) -> ProduceRequest {
+    let data =
+        PartitionProduceData::default().with_index(partition).with_records(Some(batch.clone()));
+    let topic =
+        TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
+    ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic])
 }
 
 /// One uncompressed batch.

@@ -1,7 +1,11 @@
 //! A daemon to test, and clients of its three doors.
 
+#[allow(dead_code, reason = "some of it is for the unit tests of `auth`")]
+pub(crate) mod forge;
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod plain;
+pub(crate) mod raw;
 pub(crate) mod socket;
 
 use serde_json::{Value, json};
@@ -18,15 +22,26 @@ use tempfile::TempDir;
 /// How long any single fact may take to become true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-const SECRET: &str = "integration-secret-integration-secret";
+pub(crate) const SECRET: &str = "integration-secret-integration-secret";
 
 /// A running daemon in a directory of its own; killed when dropped.
 pub(crate) struct TestDaemon {
     dir: TempDir,
-    flags: Vec<String>,
+    how: How,
     child: Child,
     pub(crate) http: SocketAddr,
     pub(crate) kafka: SocketAddr,
+}
+
+/// How it is started, each time.
+struct How {
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+    wrapper: Vec<String>,
+}
+
+fn owned(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&item| item.to_owned()).collect()
 }
 
 impl TestDaemon {
@@ -35,13 +50,36 @@ impl TestDaemon {
     }
 
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
-        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let child = spawn(dir.path(), &flags, any, any);
-        let mut daemon = Self { dir, flags, child, http: any, kafka: any };
+        Self::start_in(flags, &[]).await
+    }
+
+    /// With variables of its environment; an empty one is taken away.
+    pub(crate) async fn start_in(flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables = variables.iter().map(pair).collect();
+        let how = How { flags: owned(flags), variables, wrapper: Vec::new() };
+        let mut daemon = Self::spawned(TempDir::new().expect("a temporary directory"), how);
         daemon.wait_until_ready().await;
         daemon
+    }
+
+    /// The same under another program, whose child or parent it is: its pid must be the daemon's.
+    pub(crate) async fn start_under(dir: TempDir, wrapper: &[&str], flags: &[&str]) -> Self {
+        let mut daemon = Self::launch_in(dir, wrapper, flags);
+        daemon.wait_until_ready().await;
+        daemon
+    }
+
+    /// The same on a directory that may hold `data`, and without waiting.
+    pub(crate) fn launch_in(dir: TempDir, wrapper: &[&str], flags: &[&str]) -> Self {
+        let how = How { flags: owned(flags), variables: Vec::new(), wrapper: owned(wrapper) };
+        Self::spawned(dir, how)
+    }
+
+    fn spawned(dir: TempDir, how: How) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let child = spawn(dir.path(), &how, (any, any));
+        Self { dir, how, child, http: any, kafka: any }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
@@ -84,8 +122,14 @@ impl TestDaemon {
 
     /// Starts it again on the same directory and ports.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.dir.path(), &self.flags, self.http, self.kafka);
+        self.launch();
         self.wait_until_ready().await;
+    }
+
+    /// Starts it again and does not wait.
+    pub(crate) fn launch(&mut self) {
+        let addresses = (self.http, self.kafka);
+        self.child = spawn(self.dir.path(), &self.how, addresses);
     }
 
     pub(crate) async fn kill_and_restart(&mut self) {
@@ -103,21 +147,30 @@ impl TestDaemon {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    async fn wait_until_ready(&mut self) {
+    /// Waits for a 200 of `/readyz`; fails with its words if it ends before.
+    pub(crate) async fn wait_until_ready(&mut self) {
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+            if let Some(status) = self.try_ended() {
                 panic!("the daemon ended with {status}\n{}", self.log());
             }
-            if let Some((http, kafka)) = endpoints(&self.data_dir(), self.pid()) {
-                (self.http, self.kafka) = (http, kafka);
-                if http::try_get(http, "/readyz").await == Some(200) {
-                    return;
-                }
+            if self.answers("/readyz").await == Some(200) {
+                return;
             }
             assert!(Instant::now() < end, "the daemon is not ready\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn try_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be waited for")
+    }
+
+    /// The status of a GET without a token; `None` while it does not listen.
+    pub(crate) async fn answers(&mut self, path: &str) -> Option<u16> {
+        (self.http, self.kafka) = endpoints(&self.data_dir(), self.pid())?;
+        http::try_get(self.http, path).await
     }
 }
 
@@ -144,19 +197,43 @@ pub(crate) fn taskwire() -> Command {
     command
 }
 
-fn spawn(dir: &Path, flags: &[String], http: SocketAddr, kafka: SocketAddr) -> Child {
+fn spawn(dir: &Path, how: &How, (http, kafka): (SocketAddr, SocketAddr)) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log");
-    taskwire()
+    let mut command = taskwire();
+    for (name, value) in &how.variables {
+        if value.is_empty() {
+            command.env_remove(name);
+        } else {
+            command.env(name, value);
+        }
+    }
+    under(&how.wrapper, command)
         .arg("serve")
         .arg("--data-dir")
         .arg(dir.join("data"))
         .args(["--http-listen", &http.to_string(), "--kafka-listen", &kafka.to_string()])
-        .args(flags)
+        .args(&how.flags)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
         .spawn()
         .expect("the binary runs")
+}
+
+/// The same command as the last arguments of another.
+fn under(wrapper: &[String], inner: Command) -> Command {
+    let Some((program, arguments)) = wrapper.split_first() else {
+        return inner;
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(inner.get_program());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 /// The addresses that the daemon `pid` wrote.
@@ -188,4 +265,11 @@ pub(crate) async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut 
         assert!(Instant::now() < end, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Memory of a process.
+pub(crate) fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }

@@ -3,6 +3,7 @@
 use super::{PATIENCE, TestDaemon};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use std::net::SocketAddr;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -27,17 +28,21 @@ impl TestDaemon {
 
     /// The socket, or the status that refused it.
     pub(crate) async fn try_socket(&self, query: &str) -> Result<Socket, u16> {
-        let tcp = TcpStream::connect(self.http).await.expect("it listens");
-        let url = format!("ws://{}/ws/tasks?{query}", self.http);
-        match client_async(url, tcp).await {
-            Ok((stream, _)) => Ok(Socket { stream }),
-            Err(Error::Http(response)) => Err(response.status().as_u16()),
-            Err(error) => panic!("no upgrade: {error}"),
-        }
+        Socket::open(self.http, query).await.map_err(|status| status.expect("it answers"))
     }
 }
 
 impl Socket {
+    /// The socket, or the status that refused it, or `None` if nobody answers.
+    pub(crate) async fn open(http: SocketAddr, query: &str) -> Result<Self, Option<u16>> {
+        let tcp = TcpStream::connect(http).await.map_err(|_| None)?;
+        match client_async(format!("ws://{http}/ws/tasks?{query}"), tcp).await {
+            Ok((stream, _)) => Ok(Self { stream }),
+            Err(Error::Http(response)) => Err(Some(response.status().as_u16())),
+            Err(_) => Err(None),
+        }
+    }
+
     /// The next message; `None` once the peer has closed.
     pub(crate) async fn try_next(&mut self) -> Option<Value> {
         loop {

@@ -1,0 +1,349 @@
+//! Dead letters as a tool: listed, shown, sent again (mended or not), dismissed.
+//!
+//! Reads are of the store and of the dead-letter topic. What was done about a letter is noted by
+//! the worker, which owns all commits; it is durable when an answer comes.
+//!
+//! Invariant: a letter is sent again before that is noted, and under an id that is its own. Killed
+//! in between it is still open, and sending it once more is a duplicate.
+
+use super::{
+    letter::Letter,
+    outcome::{Outcomes, PendingOutcome},
+};
+use crate::{
+    feed::{EventLog, FeedError, FeedItem, FeedRecord, OutboundRecord},
+    position::{Offset, Partition, RecordPosition, TopicName},
+    store::{
+        Store, StoreError,
+        letter::{LetterFilter, LetterPage, LetterState, StoredLetter},
+    },
+    task::{
+        event::{EVENT_ID_HEADER, EventId},
+        transition::Reason,
+    },
+};
+use bytes::Bytes;
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+/// Decisions that wait for the worker; who finds it full waits, at most [`NOTED_TIMEOUT`].
+pub(super) const COMMANDS_MAX: usize = 16;
+/// How long the worker may take to note a decision.
+const NOTED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most letters that one [`Letters::redrive_all`] sends again.
+const BULK_LETTERS_MAX: usize = 500;
+/// After so many bytes of values a bulk redrive publishes what it has.
+const BULK_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A letter's id: its place on the dead-letter topic. Text form `<partition>-<offset>`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct LetterId {
+    /// The partition.
+    pub partition: Partition,
+    /// The offset.
+    pub offset: Offset,
+}
+
+impl LetterId {
+    fn of(place: &RecordPosition) -> Self {
+        Self { partition: place.partition, offset: place.offset }
+    }
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.partition, self.offset)
+    }
+}
+
+/// Text that is no [`LetterId`].
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a letter's id")]
+pub struct NotALetterId;
+
+impl FromStr for LetterId {
+    type Err = NotALetterId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (partition, offset) = text.split_once('-').ok_or(NotALetterId)?;
+        let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !is_plain(partition) || !is_plain(offset) {
+            return Err(NotALetterId);
+        }
+        let partition = partition.parse().ok().and_then(Partition::new).ok_or(NotALetterId)?;
+        let offset = offset.parse().ok().and_then(Offset::new).ok_or(NotALetterId)?;
+        Ok(Self { partition, offset })
+    }
+}
+
+/// Why nothing was done about a letter.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LettersError {
+    /// There is no letter with this id.
+    #[error("there is no such letter")]
+    NotFound,
+    /// It holds no record that could be sent again: only a mended one can be.
+    #[error("a letter of reason {0} holds no record to send again")]
+    NotARecord(Reason),
+    /// It was sent again before; there is nothing left to dismiss.
+    #[error("the letter was redriven")]
+    Redriven,
+    /// What was decided is not noted in time. A letter that was sent again stays open; sending it
+    /// once more is a duplicate.
+    #[error("the decision was not noted in time")]
+    NotNoted,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+}
+
+/// A letter that was sent again.
+pub struct Redriven {
+    /// Where to.
+    pub record: RecordPosition,
+    /// Under which id.
+    pub event_id: EventId,
+    /// What it comes to.
+    pub outcome: PendingOutcome,
+}
+
+/// What a bulk redrive did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BulkRedriven {
+    /// Letters that were sent again.
+    pub redriven: u64,
+    /// Letters that hold no record to send again.
+    pub skipped: u64,
+    /// Where to go on after; `None` at the end.
+    pub next: Option<LetterId>,
+}
+
+/// What the worker is to note.
+pub(super) struct Command {
+    pub(super) states: Vec<(RecordPosition, LetterState)>,
+    pub(super) done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The dead letters of one applied topic. Cheap to clone.
+#[derive(Clone)]
+pub struct Letters {
+    feed: Arc<dyn EventLog>,
+    store: Arc<dyn Store>,
+    /// The applied topic.
+    topic: TopicName,
+    outcomes: Arc<Outcomes>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Letters {
+    pub(super) const fn new(
+        feed: Arc<dyn EventLog>,
+        store: Arc<dyn Store>,
+        topic: TopicName,
+        outcomes: Arc<Outcomes>,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self { feed, store, topic, outcomes, commands }
+    }
+
+    /// A page of letters, oldest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list(
+        &self,
+        filter: &LetterFilter,
+        after: Option<LetterId>,
+        limit: usize,
+    ) -> Result<LetterPage, LettersError> {
+        // No letter can be on a topic whose name is too long.
+        let Some(topic) = self.dead_letter_topic() else { return Ok(LetterPage::default()) };
+        let after = after.map(|id| place(&topic, id));
+        Ok(self.store.letters(&topic, filter, after.as_ref(), limit).await?)
+    }
+
+    /// One letter: what is known of it, and the record's bytes.
+    ///
+    /// # Errors
+    /// `NotFound`; the store or the log failed.
+    pub async fn show(&self, id: LetterId) -> Result<(StoredLetter, Letter), LettersError> {
+        let (place, stored) = self.find(id).await?;
+        let letter = self.read_letter(&place, &stored).await?;
+        Ok((stored, letter))
+    }
+
+    /// Sends a letter's record to the applied topic again: its key, headers and timestamp, and its
+    /// value or the mended one. Its state is durable when this returns.
+    ///
+    /// # Errors
+    /// See [`LettersError`].
+    pub async fn redrive(
+        &self,
+        id: LetterId,
+        mended: Option<Bytes>,
+    ) -> Result<Redriven, LettersError> {
+        let (place, stored) = self.find(id).await?;
+        let mut letter = self.read_letter(&place, &stored).await?;
+        match mended {
+            Some(value) => letter.value = Some(value),
+            None if !is_record(&letter) => return Err(LettersError::NotARecord(letter.reason)),
+            None => (),
+        }
+        let event_id = letter.redrive_id();
+        let outcome = self.outcomes.expect(event_id.clone(), None);
+        let record = self.feed.publish(redriven(letter)).await?;
+        self.note(vec![(place, LetterState::Redriven)]).await?;
+        Ok(Redriven { record, event_id, outcome })
+    }
+
+    /// Sends open letters after `after` again, oldest first, at most [`BULK_LETTERS_MAX`].
+    ///
+    /// # Errors
+    /// The store or the log failed; some letters may have been sent again.
+    pub async fn redrive_all(
+        &self,
+        reason: Option<Reason>,
+        after: Option<LetterId>,
+    ) -> Result<BulkRedriven, LettersError> {
+        let filter = LetterFilter { reason, state: Some(LetterState::Open) };
+        let page = self.list(&filter, after, BULK_LETTERS_MAX).await?;
+        let next = page.next.as_ref().map(LetterId::of);
+        let mut done = BulkRedriven { next, ..BulkRedriven::default() };
+        let mut left = page.letters.into_iter().peekable();
+        while left.peek().is_some() {
+            let (mut records, mut states, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while bytes < BULK_BYTES_MAX
+                && let Some((place, stored)) = left.next()
+            {
+                let letter = self.read_letter(&place, &stored).await?;
+                if !is_record(&letter) {
+                    done.skipped += 1;
+                    continue;
+                }
+                bytes += stored.value_bytes;
+                done.redriven += 1;
+                records.push(redriven(letter));
+                states.push((place, LetterState::Redriven));
+            }
+            if !records.is_empty() {
+                self.feed.publish_all(records).await?;
+                self.note(states).await?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Leaves a letter as it is, for good. Durable when this returns.
+    ///
+    /// # Errors
+    /// `NotFound`, `Redriven`, or the store failed.
+    pub async fn dismiss(&self, id: LetterId) -> Result<(), LettersError> {
+        let (place, stored) = self.find(id).await?;
+        match stored.state {
+            LetterState::Dismissed => Ok(()),
+            LetterState::Redriven => Err(LettersError::Redriven),
+            LetterState::Open => self.note(vec![(place, LetterState::Dismissed)]).await,
+        }
+    }
+
+    fn dead_letter_topic(&self) -> Option<TopicName> {
+        TopicName::new(&format!("{}.dlq", self.topic))
+    }
+
+    async fn find(&self, id: LetterId) -> Result<(RecordPosition, StoredLetter), LettersError> {
+        let topic = self.dead_letter_topic().ok_or(LettersError::NotFound)?;
+        let place = place(&topic, id);
+        let stored = self.store.letter(&place).await?.ok_or(LettersError::NotFound)?;
+        Ok((place, stored))
+    }
+
+    /// The letter's bytes; where the topic did not take them, those at the source.
+    async fn read_letter(
+        &self,
+        place: &RecordPosition,
+        stored: &StoredLetter,
+    ) -> Result<Letter, LettersError> {
+        let record = self.read_record(place).await?.ok_or(LettersError::NotFound)?;
+        let mut letter = Letter::parse(&record).ok_or(LettersError::NotFound)?;
+        if letter.omitted_bytes.is_some() && letter.timestamp_ms.is_some() {
+            let source = self.read_record(&stored.source).await?.ok_or(LettersError::NotFound)?;
+            (letter.key, letter.value, letter.headers) = (source.key, source.value, source.headers);
+            letter.omitted_bytes = None;
+        }
+        Ok(letter)
+    }
+
+    /// The record at a place; `None` if it cannot be read.
+    async fn read_record(&self, place: &RecordPosition) -> Result<Option<FeedRecord>, FeedError> {
+        let RecordPosition { topic, partition, offset } = place;
+        let (start, end) = self.feed.bounds(topic, *partition).await?;
+        if !(start..end).contains(offset) {
+            return Ok(None);
+        }
+        let read = self.feed.read(topic, *partition, *offset, 1).await?;
+        let mut items = read.items.into_iter();
+        Ok(items.find_map(|item| match item {
+            FeedItem::Record(record) if record.offset == *offset => Some(record),
+            _ => None,
+        }))
+    }
+
+    async fn note(&self, states: Vec<(RecordPosition, LetterState)>) -> Result<(), LettersError> {
+        let noting = async {
+            let (done, noted) = oneshot::channel();
+            self.commands.send(Command { states, done }).await.map_err(drop)?;
+            noted.await.map_err(drop)
+        };
+        match timeout(NOTED_TIMEOUT, noting).await {
+            Ok(Ok(noted)) => Ok(noted?),
+            // The worker is busy with a full disk, or has ended.
+            Ok(Err(())) | Err(_) => Err(LettersError::NotNoted),
+        }
+    }
+}
+
+fn place(topic: &TopicName, id: LetterId) -> RecordPosition {
+    RecordPosition { topic: topic.clone(), partition: id.partition, offset: id.offset }
+}
+
+/// Whether the letter is of a record that was read, and not of a damaged batch or a hole.
+const fn is_record(letter: &Letter) -> bool {
+    letter.timestamp_ms.is_some()
+}
+
+/// The record that is sent to the applied topic again.
+pub(super) fn redriven(letter: Letter) -> OutboundRecord {
+    let event_id = Bytes::copy_from_slice(letter.redrive_id().as_str().as_bytes());
+    let Letter { source, timestamp_ms, key, value, mut headers, .. } = letter;
+    headers.retain(|(name, _)| name != EVENT_ID_HEADER.as_bytes());
+    headers.push((Bytes::from_static(EVENT_ID_HEADER.as_bytes()), Some(event_id)));
+    OutboundRecord {
+        topic: source.topic,
+        partition: Some(source.partition),
+        timestamp_ms,
+        key,
+        value,
+        headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_place_and_nothing_else() {
+        let id: LetterId = "3-17".parse().unwrap();
+        assert_eq!((id.partition.get(), id.offset.get(), id.to_string().as_str()), (3, 17, "3-17"));
+        for bad in ["", "3", "-", "3-", "-17", "+3-1", "3--1", "3-1-1", "3-99999999999999999999"] {
+            assert_eq!(bad.parse::<LetterId>(), Err(NotALetterId), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The disk under the whole daemon: logs, `broker.redb` and `tasks.redb` are reached through it, so
+//! that a test can put a simulated one in its place.
+
+use super::dir::{Dir, File, RealDir};
+use redb::{BackendError, StorageBackend, backends::FileBackend};
+use std::{
+    fmt, fs, io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A file system, as far as the daemon needs one.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// The directory at `path`. It and its parents are created, durably, if they are not there.
+    ///
+    /// # Errors
+    /// As the disk says.
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
+
+    /// Removes a directory with all that is in it.
+    ///
+    /// # Errors
+    /// As the disk says; part of it may be gone.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens the file of a database, or creates it, empty and in place of one that is there.
+    ///
+    /// # Errors
+    /// `NotFound` where none is to be created, or as the disk says.
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile>;
+
+    /// Bytes left where `path` is; what cannot be told counts as enough, and a write then says what
+    /// is wrong.
+    fn free_bytes(&self, path: &Path) -> u64;
+
+    /// Names the time from the machine's start to its end; `None` where that is not known. What was
+    /// written in that time is there, whatever became of the process.
+    fn boot_id(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The file system of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(RealDir::open(path)?))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile> {
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(is_new).truncate(is_new).open(path)?;
+        Ok(DatabaseFile(Box::new(FileBackend::new(file).map_err(io::Error::other)?)))
+    }
+
+    fn free_bytes(&self, path: &Path) -> u64 {
+        rustix::fs::statvfs(path)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    }
+}
+
+/// The directory that holds `path`.
+pub(super) fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Opens a database by `open`, which makes it whole if its file is empty. A new one gets its name
+/// when it is whole: redb does not open a file whose creation was cut short.
+///
+/// # Errors
+/// As the disk or `open` says.
+pub fn open_or_create<T, E: From<io::Error>>(
+    disk: &dyn Disk,
+    path: &Path,
+    open: impl FnOnce(DatabaseFile) -> Result<T, E>,
+) -> Result<T, E> {
+    let dir = disk.dir(&parent(path))?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or(io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let opened = if dir.list()?.iter().any(|there| there == name) {
+        open(disk.database(path, false)?)?
+    } else {
+        let beside = format!("{name}.new");
+        let opened = open(disk.database(&path.with_file_name(&beside), true)?)?;
+        dir.rename(&beside, name)?;
+        opened
+    };
+    // Always: a run that was killed may have got no further than the name.
+    dir.sync()?;
+    Ok(opened)
+}
+
+/// What redb reads and writes. The lock of a real file is taken by redb.
+#[derive(Debug)]
+pub struct DatabaseFile(Box<dyn StorageBackend>);
+
+impl DatabaseFile {
+    /// A database in a file of another disk, without locks.
+    pub fn on(file: Arc<dyn File>) -> Self {
+        Self(Box::new(Unlocked(file)))
+    }
+}
+
+impl StorageBackend for DatabaseFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}
+
+/// The log's kind of file as redb's.
+#[derive(Debug)]
+struct Unlocked(Arc<dyn File>);
+
+impl StorageBackend for Unlocked {
+    fn len(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.read_at(out, offset)? < out.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(&[data], offset)
+    }
+}

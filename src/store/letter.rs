@@ -1,0 +1,84 @@
+//! Dead letters as the store knows them: which there are, why, and what was done about them. Their
+//! bytes stay on the dead-letter topic.
+
+use crate::{
+    position::{Offset, RecordPosition},
+    task::{event::EventId, transition::Reason},
+};
+
+/// What was done about a letter.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LetterState {
+    /// Nothing yet.
+    Open,
+    /// It was sent to the applied topic again.
+    Redriven,
+    /// Somebody decided to leave it.
+    Dismissed,
+}
+
+impl LetterState {
+    const ALL: [Self; 3] = [Self::Open, Self::Redriven, Self::Dismissed];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Redriven => "redriven",
+            Self::Dismissed => "dismissed",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// One letter; its place on the dead-letter topic is its key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredLetter {
+    /// What was done about it.
+    pub state: LetterState,
+    /// Why it is one.
+    pub reason: Reason,
+    /// One clause that names the field or the cause.
+    pub detail: String,
+    /// The event's own id.
+    pub event_id: Option<EventId>,
+    /// The record that it is of.
+    pub source: RecordPosition,
+    /// The first offset after, of a range that cannot be read.
+    pub end: Option<Offset>,
+    /// Wall time at which it was noted.
+    pub at_ms: i64,
+    /// Bytes of the record's value.
+    pub value_bytes: u64,
+}
+
+/// Which letters a list asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LetterFilter {
+    /// Only of this reason.
+    pub reason: Option<Reason>,
+    /// Only in this state.
+    pub state: Option<LetterState>,
+}
+
+impl LetterFilter {
+    /// Whether a letter is asked for.
+    pub fn takes(&self, letter: &StoredLetter) -> bool {
+        self.reason.is_none_or(|reason| reason == letter.reason)
+            && self.state.is_none_or(|state| state == letter.state)
+    }
+}
+
+/// A page of letters in the order of their places.
+#[derive(Clone, Debug, Default)]
+pub struct LetterPage {
+    /// Place and letter.
+    pub letters: Vec<(RecordPosition, StoredLetter)>,
+    /// Where the next page goes on after; `None` at the end. A page may be short, even empty, and
+    /// still have a next one: work per page is bounded.
+    pub next: Option<RecordPosition>,
+}

@@ -1,0 +1,251 @@
+//! Dead letters: a row each.
+//!
+//! A value of `letters` (integers are little endian):
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | form, 1 |
+//! | 1 | state: 0 open, 1 redriven, 2 dismissed |
+//! | 1 | reason |
+//! | 8 | noted at, ms since 1970 |
+//! | 4, 8, 8 | source: partition, offset, end of a range (-1: none) |
+//! | 8 | bytes of the value |
+//! | 1 + n | source: topic |
+//! | 2 + n | event id; no bytes: none |
+//! | rest | detail |
+
+use super::{
+    Shared,
+    row::{Reader, reason_code, reason_of},
+    sum::{self, damaged},
+};
+use crate::{
+    position::{Offset, Partition, RecordPosition, TopicName},
+    store::{
+        PAGE_ROWS_MAX, StoreError, WriteSet,
+        letter::{LetterFilter, LetterPage, LetterState, StoredLetter},
+    },
+    task::event::EventId,
+};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
+    WriteTransaction,
+};
+use std::ops::Bound;
+
+/// (Topic, partition, offset) of the letter -> letter.
+const LETTERS: TableDefinition<'static, (&str, i32, i64), &[u8]> = TableDefinition::new(TABLE);
+const TABLE: &str = "letters";
+/// Most rows that one page looks at.
+const SCAN_ROWS_MAX: usize = 10_000;
+
+/// Makes the table where it is missing; returns how many letters are open.
+pub(super) fn open(
+    database: &Database,
+    begin: impl FnOnce(&Database) -> Result<WriteTransaction, StoreError>,
+) -> Result<u64, StoreError> {
+    if !is_there(&database.begin_read()?)? {
+        let transaction = begin(database)?;
+        transaction.open_table(LETTERS)?;
+        transaction.commit()?;
+    }
+    let mut open = 0;
+    for entry in database.begin_read()?.open_table(LETTERS)?.iter()? {
+        let (key, row) = entry?;
+        // A damaged row is told of by whoever needs it.
+        let letter = sum::open(TABLE, key.value(), row.value(), decode);
+        open += u64::from(letter.is_ok_and(|letter| letter.state == LetterState::Open));
+    }
+    Ok(open)
+}
+
+fn is_there(snapshot: &ReadTransaction) -> Result<bool, StoreError> {
+    Ok(snapshot.list_tables()?.any(|table| table.name() == TABLE))
+}
+
+/// Reads every letter; each damaged one goes to `note`.
+pub(super) fn verify(
+    snapshot: &ReadTransaction,
+    mut note: impl FnMut(StoreError) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if !is_there(snapshot)? {
+        return Ok(());
+    }
+    for entry in snapshot.open_table(LETTERS)?.iter()? {
+        let (key, row) = entry?;
+        if let Err(error) = sum::open(TABLE, key.value(), row.value(), decode) {
+            note(error)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the letters of a batch and what was done about older ones. A letter that is there keeps
+/// its state: a replay may note it again. Returns how many are open more (or less) than before.
+pub(super) fn write(transaction: &WriteTransaction, writes: &WriteSet) -> Result<i64, StoreError> {
+    if writes.letters.is_empty() && writes.letter_states.is_empty() {
+        return Ok(0);
+    }
+    let mut table = transaction.open_table(LETTERS)?;
+    let mut change = 0;
+    for (place, letter) in &writes.letters {
+        if table.get(key(place))?.is_none() {
+            table.insert(key(place), &seal(place, letter)[..])?;
+            change += i64::from(letter.state == LetterState::Open);
+        }
+    }
+    for (place, state) in &writes.letter_states {
+        let known =
+            table.get(key(place))?.map(|row| sum::open(TABLE, key(place), row.value(), decode));
+        let Some(known) = known.transpose()? else { continue };
+        change += i64::from(*state == LetterState::Open);
+        change -= i64::from(known.state == LetterState::Open);
+        let letter = StoredLetter { state: *state, ..known };
+        table.insert(key(place), &seal(place, &letter)[..])?;
+    }
+    Ok(change)
+}
+
+fn seal(place: &RecordPosition, letter: &StoredLetter) -> Vec<u8> {
+    sum::seal(TABLE, key(place), encode(letter))
+}
+
+pub(super) fn letter(
+    shared: &Shared,
+    place: &RecordPosition,
+) -> Result<Option<StoredLetter>, StoreError> {
+    let table = shared.snapshot()?.open_table(LETTERS)?;
+    let Some(row) = table.get(key(place))? else { return Ok(None) };
+    sum::open(TABLE, key(place), row.value(), decode).map(Some)
+}
+
+/// Letters of one topic after a place.
+pub(super) fn letters(
+    shared: &Shared,
+    topic: &TopicName,
+    filter: &LetterFilter,
+    after: Option<&RecordPosition>,
+    limit: usize,
+) -> Result<LetterPage, StoreError> {
+    let snapshot = shared.snapshot()?;
+    let (table, limit) = (snapshot.open_table(LETTERS)?, limit.min(PAGE_ROWS_MAX));
+    let first = match after {
+        Some(place) => Bound::Excluded(key(place)),
+        None => Bound::Included((topic.as_str(), 0, 0)),
+    };
+    let last = Bound::Included((topic.as_str(), i32::MAX, i64::MAX));
+    let (mut page, mut seen, mut at) = (LetterPage::default(), 0, None);
+    for entry in table.range::<(&str, i32, i64)>((first, last))? {
+        if page.letters.len() == limit || seen == SCAN_ROWS_MAX {
+            page.next = at;
+            return Ok(page);
+        }
+        let (found, row) = entry?;
+        let found = found.value();
+        let place = place(topic, found.1, found.2).ok_or_else(|| damaged(TABLE, found))?;
+        let letter = sum::open(TABLE, found, row.value(), decode)?;
+        (at, seen) = (Some(place.clone()), seen + 1);
+        if filter.takes(&letter) {
+            page.letters.push((place, letter));
+        }
+    }
+    Ok(page)
+}
+
+fn key(place: &RecordPosition) -> (&str, i32, i64) {
+    (place.topic.as_str(), place.partition.get(), place.offset.get())
+}
+
+fn place(topic: &TopicName, partition: i32, offset: i64) -> Option<RecordPosition> {
+    let (partition, offset) = (Partition::new(partition)?, Offset::new(offset)?);
+    Some(RecordPosition { topic: topic.clone(), partition, offset })
+}
+
+/// What every row begins with.
+const FORM: u8 = 1;
+
+fn encode(letter: &StoredLetter) -> Vec<u8> {
+    let event_id = letter.event_id.as_ref().map_or("", EventId::as_str);
+    let topic = letter.source.topic.as_str();
+    let mut row = Vec::with_capacity(letter.detail.len() + event_id.len() + topic.len() + 42);
+    row.extend_from_slice(&[FORM, state_code(letter.state), reason_code(letter.reason)]);
+    row.extend_from_slice(&letter.at_ms.to_le_bytes());
+    row.extend_from_slice(&letter.source.partition.get().to_le_bytes());
+    row.extend_from_slice(&letter.source.offset.get().to_le_bytes());
+    row.extend_from_slice(&letter.end.map_or(-1, Offset::get).to_le_bytes());
+    row.extend_from_slice(&letter.value_bytes.to_le_bytes());
+    row.push(u8::try_from(topic.len()).expect("a topic's name has at most 249 bytes"));
+    row.extend_from_slice(topic.as_bytes());
+    let length = u16::try_from(event_id.len()).expect("an event id has at most 512 bytes");
+    row.extend_from_slice(&length.to_le_bytes());
+    row.extend_from_slice(event_id.as_bytes());
+    row.extend_from_slice(letter.detail.as_bytes());
+    row
+}
+
+fn decode(row: &[u8]) -> Option<StoredLetter> {
+    let mut reader = Reader::of_form(row, FORM)?;
+    let (state, reason) = (state_of(reader.u8()?)?, reason_of(reader.u8()?)?);
+    let at_ms = reader.i64()?;
+    let (partition, offset, end) = (reader.i32()?, reader.i64()?, reader.i64()?);
+    let value_bytes = reader.u64()?;
+    let topic_bytes = usize::from(reader.u8()?);
+    let topic = TopicName::new(str::from_utf8(reader.bytes(topic_bytes)?).ok()?)?;
+    let id_bytes = usize::from(reader.u16()?);
+    let event_id = str::from_utf8(reader.bytes(id_bytes)?).ok()?;
+    Some(StoredLetter {
+        state,
+        reason,
+        detail: str::from_utf8(reader.rest()).ok()?.to_owned(),
+        event_id: EventId::new(event_id),
+        source: place(&topic, partition, offset)?,
+        end: Offset::new(end),
+        at_ms,
+        value_bytes,
+    })
+}
+
+const fn state_code(state: LetterState) -> u8 {
+    match state {
+        LetterState::Open => 0,
+        LetterState::Redriven => 1,
+        LetterState::Dismissed => 2,
+    }
+}
+
+const fn state_of(code: u8) -> Option<LetterState> {
+    match code {
+        0 => Some(LetterState::Open),
+        1 => Some(LetterState::Redriven),
+        2 => Some(LetterState::Dismissed),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::transition::Reason;
+
+    #[test]
+    fn a_row_gives_its_letter_back_and_a_cut_one_is_damaged() {
+        let topic = TopicName::new("t").expect("a name");
+        let mut letter = StoredLetter {
+            state: LetterState::Dismissed,
+            reason: Reason::Hole,
+            detail: "why".to_owned(),
+            event_id: EventId::new("e"),
+            source: place(&topic, 3, 9).expect("a place"),
+            end: Offset::new(12),
+            at_ms: -5,
+            value_bytes: 1 << 40,
+        };
+        assert_eq!(decode(&encode(&letter)).as_ref(), Some(&letter));
+        let row = encode(&letter);
+        for length in 0..row.len() - letter.detail.len() {
+            assert_eq!(decode(&row[..length]), None, "{length} bytes");
+        }
+        (letter.event_id, letter.end, letter.detail) = (None, None, String::new());
+        assert_eq!(decode(&encode(&letter)), Some(letter));
+    }
+}
