@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn the_more_partitions_the_less_each_keeps_in_memory() {
         let tail = |partitions| Settings::new(&Configs::new(), 5, partitions).log.tail_bytes;
-        assert_eq!([0, 1, 16, 64, 4000].map(tail), [4 << 20, 4 << 20, 4 << 20, 1 << 20, 16 << 10]);
+        assert_eq!([0, 1, 16, 64, 5000].map(tail), [4 << 20, 4 << 20, 4 << 20, 1 << 20, 16 << 10]);
         // However they came one after the other.
         let all: usize = (0..4000).map(tail).sum();
         assert!(all < 512 << 20, "{all}");

@@ -60,6 +60,7 @@ pub(in crate::broker) async fn serve(broker: &Broker, stream: TcpStream, peer: P
         in_flight: VecDeque::new(),
         out: VecDeque::new(),
         out_bytes: 0,
+        out_held_bytes: 0,
     };
     let end = connection.run().await;
     let peer = connection.peer.address;
@@ -120,9 +121,12 @@ struct Connection<'a> {
     is_eof: bool,
     /// Produce requests whose answers are to come, oldest first.
     in_flight: VecDeque<InFlight>,
-    /// Encoded answers that are not yet written.
-    out: VecDeque<Bytes>,
+    /// Encoded answers that are not yet written, each with the bytes that it keeps in memory: the
+    /// rest of a chunk keeps the whole chunk.
+    out: VecDeque<(Bytes, usize)>,
     out_bytes: usize,
+    /// What `out` keeps in memory.
+    out_held_bytes: usize,
 }
 
 struct InFlight {
@@ -136,6 +140,10 @@ impl Connection<'_> {
             match frame::try_decode(&mut self.buffer, FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     self.has_asked = true;
+                    if frame.len() > FREE_BYTES {
+                        // A byte behind a large frame would keep all of its memory.
+                        self.buffer = BytesMut::from(&self.buffer[..]);
+                    }
                     // A new age: who sends one request after the other is not slow.
                     self.holding = None;
                     self.hold(frame.len())?;
@@ -238,10 +246,10 @@ impl Connection<'_> {
     async fn handle(&mut self, header: &RequestHeader, body: RequestKind) -> Result<Response, End> {
         let wait = Wait::of(header.key);
         let peer = self.peer.clone();
-        let _heavy = if is_light(header.key) {
-            None
-        } else {
+        let _turn = if is_heavy(header.key) {
             self.broker.limits().heavy.acquire().await.ok()
+        } else {
+            None
         };
         let mut answer = Box::pin(handler::answer(self.broker, &peer, header, body));
         loop {
@@ -369,23 +377,29 @@ impl Connection<'_> {
 
     fn push(&mut self, chunks: Vec<Bytes>) {
         self.broker.metrics().broker_requests.inc();
-        self.out_bytes += chunks.iter().map(Bytes::len).sum::<usize>();
-        self.out.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
+        let bytes: usize = chunks.iter().map(Bytes::len).sum();
+        self.out_bytes += bytes;
+        self.out_held_bytes += bytes;
+        let with_len = |chunk: Bytes| {
+            let bytes = chunk.len();
+            (chunk, bytes)
+        };
+        self.out.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()).map(with_len));
     }
 
     /// Writes every answer that is encoded.
     async fn flush(&mut self) -> Result<(), End> {
         let limits = self.broker.limits();
         while !self.out.is_empty() {
-            if self.out_bytes > FREE_BYTES {
+            if self.out_held_bytes > FREE_BYTES {
                 // Renewed with every write: the one cut is who has read nothing for longest.
                 let unread = self
                     .unread
                     .get_or_insert_with(|| limits.unread.begin(CancellationToken::new()));
-                unread.renew(self.out_bytes);
+                unread.renew(self.out_held_bytes);
             }
             let chunks = self.out.iter().take(WRITE_CHUNKS);
-            let slices: Vec<IoSlice<'_>> = chunks.map(|chunk| IoSlice::new(chunk)).collect();
+            let slices: Vec<IoSlice<'_>> = chunks.map(|(chunk, _)| IoSlice::new(chunk)).collect();
             let mut written = tokio::select! {
                 biased;
                 written = self.stream.write_vectored(&slices) => written?,
@@ -399,13 +413,14 @@ impl Connection<'_> {
                 return Err(End::Gone);
             }
             self.out_bytes -= written;
-            while let Some(front) = self.out.front_mut() {
+            while let Some((front, held_bytes)) = self.out.front_mut() {
                 let taken = written.min(front.len());
                 front.advance(taken);
                 written -= taken;
                 if !front.is_empty() {
                     break;
                 }
+                self.out_held_bytes -= *held_bytes;
                 self.out.pop_front();
             }
         }
@@ -477,25 +492,10 @@ impl Wait {
     }
 }
 
-/// Whether many may be worked on at once: the APIs of everyday, whose answers are small, or
-/// counted before they are made.
-fn is_light(key: ApiKey) -> bool {
-    use ApiKey::{
-        ApiVersions, Fetch, FindCoordinator, Heartbeat, InitProducerId, JoinGroup, LeaveGroup,
-        OffsetCommit, SyncGroup,
-    };
-    matches!(
-        key,
-        ApiVersions
-            | Fetch
-            | FindCoordinator
-            | Heartbeat
-            | InitProducerId
-            | JoinGroup
-            | LeaveGroup
-            | OffsetCommit
-            | SyncGroup
-    )
+/// Whether an answer gathers much while it waits for the coordinator, so that few are made at once.
+/// Any other large answer is made in one go.
+fn is_heavy(key: ApiKey) -> bool {
+    matches!(key, ApiKey::DescribeGroups | ApiKey::OffsetFetch)
 }
 
 /// How a Produce request begins.

@@ -51,7 +51,7 @@ pub(in crate::broker) struct Limits {
     /// KiB of large requests that are worked on.
     work: Arc<Semaphore>,
     work_kibibytes: u32,
-    /// Requests that can have large answers, worked on at once.
+    /// Requests that gather large answers over some time, worked on at once.
     pub(in crate::broker) heavy: Semaphore,
     /// Reads of the disk for fetches and look-ups at once, so that they never take all of the
     /// threads that the owners of partitions write on.
@@ -195,10 +195,10 @@ const WORK_KIBIBYTES_MAX: u32 = 1 << 20;
 const ANSWERS_MIN: usize = 4;
 /// Answers may be this large however many are not read.
 const ANSWER_BYTES_MIN: usize = 64 << 10;
-/// Requests for what can be large, such as every config of every topic.
-const HEAVY_MAX: usize = 16;
+/// Each may gather all that the coordinator holds.
+const HEAVY_MAX: usize = 4;
 /// Below the 512 threads of the runtime, and each may take the memory of a large read.
-const DISK_READS_MAX: usize = 16;
+const DISK_READS_MAX: usize = 8;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(super) async fn serve(
             () = shutdown.begun() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => start(broker, &mut connections, stream, address),
-                Err(error) => back_off(&error).await,
+                Err(error) => back_off(broker, &error).await,
             },
             ended = connections.join_next(), if !connections.is_empty() => note(ended),
         }
@@ -74,11 +74,13 @@ fn note(ended: Option<Result<(), tokio::task::JoinError>>) {
 
 /// Waits a little after an `accept` that failed: without file descriptors it would fail again at
 /// once, for as long as none is free.
-async fn back_off(error: &io::Error) {
+async fn back_off(broker: &Broker, error: &io::Error) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    tracing::warn!(%error, "cannot accept connections");
+    if let Some(unsaid) = broker.limits().warnings.admit() {
+        tracing::warn!(%error, unsaid, "cannot accept connections");
+    }
     tokio::time::sleep(ACCEPT_BACK_OFF).await;
 }
 

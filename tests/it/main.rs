@@ -14,6 +14,7 @@ mod kafka;
 mod letters;
 mod limits;
 mod origin;
+mod port_abuse;
 mod rest;
 mod restart;
 mod secrets;

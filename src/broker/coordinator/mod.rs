@@ -75,10 +75,10 @@ impl Options {
             reserved_group: reserved_group.to_owned(),
             groups_max: 10_000,
             group: Limits { members_max: 1000, pending_members_max: 1000, bytes_max: 16 << 20 },
-            bytes_max: 256 << 20,
+            bytes_max: 64 << 20,
             commits_pending_max: 4096,
             commit_bytes_pending_max: 32 << 20,
-            offset_bytes_max: 128 << 20,
+            offset_bytes_max: 64 << 20,
             offsets_retention: Duration::from_secs(7 * 24 * 60 * 60),
             retention_check: Duration::from_secs(10 * 60),
         }

@@ -37,13 +37,23 @@ pub(in crate::broker) async fn handle(
         let (targets, mut rises) = fetch.targets();
         let read = fetch.read(targets).await;
         let is_ready = read.has_error || read.bytes >= fetch.min_bytes || rises.is_empty();
-        if is_ready || broker.draining().is_cancelled() {
+        let is_due = deadline <= Instant::now() || broker.draining().is_cancelled();
+        if is_ready || is_due {
             return read.response;
         }
+        // Not kept while it waits, possibly for minutes: it is read again.
+        let has_some = read.bytes > 0;
+        drop(read);
+        let risen = async {
+            if has_some {
+                tokio::time::sleep(READ_AGAIN).await;
+            }
+            rises.next().await;
+        };
         tokio::select! {
-            _risen = rises.next() => (),
+            () = risen => (),
             () = broker.draining().cancelled() => (),
-            () = tokio::time::sleep_until(deadline) => return read.response,
+            () = tokio::time::sleep_until(deadline) => (),
         }
     }
 }
@@ -100,7 +110,10 @@ impl<'a> Fetch<'a> {
             broker,
             topics: &request.topics,
             // More than may be in the answer would never be there.
-            min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
+            min_bytes: usize::try_from(request.min_bytes)
+                .unwrap_or(0)
+                .min(max_bytes)
+                .min(MIN_BYTES_MAX),
             max_bytes,
             is_read_committed: request.isolation_level == 1,
         }
@@ -191,7 +204,7 @@ impl<'a> Fetch<'a> {
             Some(batches) => Ok(batches),
             None => {
                 let _turn = self.broker.limits().disk_reads.acquire().await;
-                let reader = reader.clone();
+                let (reader, room) = (reader.clone(), room.min(DISK_READ_BYTES_MAX));
                 let read = tokio::task::spawn_blocking(move || reader.read(from, room)).await;
                 read.unwrap_or_else(|panic| Err(ReadError::Io(std::io::Error::other(panic))))
             }
@@ -247,5 +260,12 @@ pub(super) fn check_epoch(handle: &PartitionHandle, known: i32) -> Result<(), Er
 
 /// Most bytes of one response, but for a single larger batch.
 const RESPONSE_BYTES_MAX: usize = 16 << 20;
+/// What nobody waits beyond, whatever is asked for: what is there is read again at each rise.
+const MIN_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of one read of the disk.
+const DISK_READ_BYTES_MAX: usize = 4 << 20;
+/// Between two reads of what is there and is not enough: at a high rate of small appends each rise
+/// would read all of it again.
+const READ_AGAIN: Duration = Duration::from_millis(20);
 /// Longest wait, whatever the client asks for.
 const WAIT_MAX: Duration = Duration::from_secs(300);

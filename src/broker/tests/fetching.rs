@@ -198,3 +198,21 @@ async fn list_offsets_finds_the_largest_timestamp_from_the_version_that_has_it()
     assert_eq!(ask(&mut client, 6).await, (unsupported, -1, -1));
     served.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_fetch_that_waits_for_very_much_is_answered_when_there_is_a_lot() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(dir.path()).await;
+    let (mut producer, mut client) = (served.client().await, served.client().await);
+    producer.create("a", 1).await;
+    let mut request = fetch("a", 0, 60_000).with_min_bytes(i32::MAX).with_max_bytes(i32::MAX);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    let asked = client.send(12, &request).await;
+    let large = "x".repeat(700_000);
+    producer.produce("a", batch(&[&large])).await;
+    producer.produce("a", batch(&[&large])).await;
+    let response = client.receive::<FetchRequest>(12, asked).await;
+    let found = response.responses[0].partitions[0].records.clone().unwrap();
+    assert!(!found.is_empty());
+    served.stop().await.unwrap();
+}

@@ -1,5 +1,5 @@
 use super::{client::*, *};
-use crate::wire::messages::*;
+use crate::wire::{StrBytes, messages::*};
 
 #[tokio::test]
 async fn acknowledged_records_are_there_after_a_stop_and_after_a_crash() {
@@ -84,4 +84,66 @@ async fn every_durability_keeps_what_a_kill_leaves() {
         assert_eq!(client.values("a", 0).await, ["x"]);
         served.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_window_that_spans_segments_is_known_after_every_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(dir.path()).await;
+    let mut client = served.client().await;
+    let segment_bytes = create_topics_request::CreatableTopicConfig::default()
+        .with_name(StrBytes::from_static_str("segment.bytes"))
+        .with_value(Some(StrBytes::from_static_str("4096")));
+    let topic = create_topics_request::CreatableTopic::default()
+        .with_name(name("a"))
+        .with_num_partitions(1)
+        .with_replication_factor(1)
+        .with_configs(vec![segment_bytes]);
+    client.ask(7, CreateTopicsRequest::default().with_topics(vec![topic])).await;
+    let value = "x".repeat(1500);
+    let sent = |sequence: i32| batch_of((7, 0), sequence, &[&value]);
+    for sequence in 0..9 {
+        let answer = client.produce("a", sent(sequence)).await;
+        assert_eq!(answer, (0, i64::from(sequence)));
+        let image = served.crash_image(dir.path());
+        let again = serve(image.path()).await;
+        let mut client = again.client().await;
+        for sequence in (0..=sequence).rev().take(5) {
+            let resent = client.produce("a", sent(sequence)).await;
+            assert_eq!(resent, (0, i64::from(sequence)));
+        }
+        let next = sequence + 1;
+        assert_eq!(client.produce("a", sent(next)).await, (0, i64::from(next)));
+        again.stop().await.unwrap();
+    }
+    served.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_was_answered_is_there_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(dir.path()).await;
+    let mut client = served.client().await;
+    client.create("a", 1).await;
+    let group = || GroupId(StrBytes::from_static_str("g"));
+    let partition = |offset| {
+        offset_commit_request::OffsetCommitRequestPartition::default().with_committed_offset(offset)
+    };
+    for offset in [3, 9, 4] {
+        let topic = offset_commit_request::OffsetCommitRequestTopic::default()
+            .with_name(name("a"))
+            .with_partitions(vec![partition(offset)]);
+        let request =
+            OffsetCommitRequest::default().with_group_id(group()).with_topics(vec![topic]);
+        let answer = client.ask(8, request).await;
+        assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+        let image = served.crash_image(dir.path());
+        let again = serve(image.path()).await;
+        let mut client = again.client().await;
+        let request = OffsetFetchRequest::default().with_group_id(group()).with_topics(None);
+        let found = client.ask(7, request).await;
+        assert_eq!(found.topics[0].partitions[0].committed_offset, offset);
+        again.stop().await.unwrap();
+    }
+    served.stop().await.unwrap();
 }

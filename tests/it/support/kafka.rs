@@ -124,6 +124,12 @@ impl KafkaClient {
 
     /// Sends a request without waiting; its correlation id, or `None` if the connection has ended.
     pub(crate) async fn send<C: Call>(&mut self, version: i16, request: &C) -> Option<i32> {
+        let frame = self.frame(version, request);
+        self.stream.write_all(&frame).await.ok()?;
+        Some(self.correlation_id)
+    }
+
+    fn frame<C: Call>(&mut self, version: i16, request: &C) -> BytesMut {
         self.correlation_id += 1;
         let header = RequestHeader::default()
             .with_request_api_key(C::KEY)
@@ -136,8 +142,7 @@ impl KafkaClient {
         request.encode(&mut frame, version).expect("a request");
         let length = i32::try_from(frame.len() - 4).expect("a small frame");
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&frame).await.ok()?;
-        Some(self.correlation_id)
+        frame
     }
 
     /// The next answer, to the request `correlation_id`.
@@ -259,6 +264,37 @@ impl KafkaClient {
         Some((partition.error_code, partition.high_watermark, records))
     }
 
+    /// Produces, with the first byte of another request in the same write as the last of this one.
+    pub(crate) async fn produce_and_begin_another(&mut self, topic: &str, values: &[Bytes]) {
+        let data =
+            PartitionProduceData::default().with_index(0).with_records(Some(batch(values, NOBODY)));
+        let topic = TopicProduceData::default()
+            .with_name(topic_name(topic))
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(-1).with_topic_data(vec![topic]);
+        let mut frame = self.frame(9, &request);
+        frame.put_u8(0);
+        self.stream.write_all(&frame).await.expect("sent");
+        let answer =
+            self.receive::<ProduceRequest>(9, self.correlation_id).await.expect("an answer");
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    }
+
+    /// Asks for more than there is, for a long time, and does not wait for the answer.
+    pub(crate) async fn begin_greedy_fetch(&mut self, topic: &str) {
+        let partition =
+            FetchPartition::default().with_partition(0).with_partition_max_bytes(i32::MAX);
+        let topic =
+            FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_max_wait_ms(i32::MAX)
+            .with_min_bytes(i32::MAX)
+            .with_max_bytes(i32::MAX)
+            .with_topics(vec![topic]);
+        self.send(12, &request).await.expect("sent");
+    }
+
     /// Every record of partition 0 up to the high watermark.
     pub(crate) async fn fetch_all(&mut self, topic: &str) -> Vec<Record> {
         let mut all: Vec<Record> = Vec::new();
@@ -351,4 +387,13 @@ pub(crate) fn plain_batch(values: &[&str]) -> Bytes {
 pub(crate) fn header(record: &Record, name: &'static str) -> String {
     let value = record.headers.get(&StrBytes::from_static_str(name)).cloned().flatten();
     String::from_utf8(value.unwrap_or_default().to_vec()).expect("text")
+}
+
+/// One batch, zstd, of records that are all null and have no key: seven bytes each, unfolded.
+pub(crate) fn tiny_records(count: usize) -> Bytes {
+    use taskwire::wire::{
+        batch::Codec,
+        record::{NewRecord, encode_compressed},
+    };
+    encode_compressed(&vec![NewRecord::default(); count], Codec::Zstd).stamp(0, -1).1
 }
