@@ -86,7 +86,11 @@ fn copy(from: &Path, to: &Path) {
         if entry.path().is_dir() {
             copy(&entry.path(), &target);
         } else {
-            std::fs::copy(entry.path(), target).unwrap();
+            match std::fs::copy(entry.path(), target) {
+                // A temporary file that got its name meanwhile, as a kill may find it, too.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }
