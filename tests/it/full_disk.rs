@@ -201,7 +201,10 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_with_space() {
     acknowledged.check(&daemon).await;
     assert_eq!(socket.drain().await.len(), 20, "pushes go on");
     let mut late = daemon.socket_from("ada", "earliest").await;
-    assert_eq!(late.drain().await.len(), 20, "and replays");
+    for _ in 0..20 {
+        late.next().await; // and replays
+    }
+    assert_eq!(late.drain().await.len(), 0, "each once");
 
     // Full to the last byte: offset commits meet the real error, inside redb.
     disk.fill("rest", 0);
