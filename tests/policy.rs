@@ -58,7 +58,7 @@ fn every_test_that_the_documents_name_is_there() {
     let code: String =
         ["src", "tests"].iter().flat_map(|folder| texts(&root.join(folder))).collect();
     let mut missing = Vec::new();
-    for document in ["docs/architecture.md", "docs/threat-model.md"] {
+    for document in ["docs/architecture.md", "docs/promises.md", "docs/threat-model.md"] {
         for name in read(document).split('`').skip(1).step_by(2).filter(|name| is_test(name)) {
             let name = name.rsplit("::").next().unwrap_or(name);
             if !code.contains(&format!("fn {name}(")) {
