@@ -7,10 +7,13 @@ use crate::{
 };
 use clap::Args;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
+    /// A backup or data directory; the daemon's own if left out
+    dir: Option<PathBuf>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -20,7 +23,10 @@ pub(super) struct VerifyArgs {
 
 /// Exits with 1 where anything is damaged.
 pub(super) async fn run(args: VerifyArgs, outer: &Flags) -> Result<(), Failure> {
-    let dir = Config::load(&args.flags.or(outer))?.data_dir;
+    let dir = match args.dir {
+        Some(dir) => dir,
+        None => Config::load(&args.flags.or(outer))?.data_dir,
+    };
     let verified = dir.clone();
     let report = blocking(move || verify::verify(&verified)).await?;
     if args.json {

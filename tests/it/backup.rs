@@ -77,7 +77,7 @@ async fn a_backup_under_load_restores_all_that_was_acknowledged_before_it() {
     let producing = produce(&daemon, Arc::clone(&sent), Arc::clone(&stop));
     let ((), (acknowledged, manifest)) = tokio::join!(producing, backing_up);
 
-    done(&run(&["verify"], &copy));
+    done(&taskwire().arg("verify").arg(&copy).output().expect("it runs"));
     let position = |name: &str| {
         manifest["partitions"]
             .as_array()
