@@ -4,11 +4,9 @@
 use divan::{Bencher, counter::BytesCount};
 use std::{path::Path, sync::Arc};
 use taskwire::{
-    log::{
-        LastStop, Log, Options,
-        dir::{Dir, RealDir},
-        testing::MemoryDir,
-    },
+    disk::dir::{Dir, RealDir},
+    disk::testing::MemoryDir,
+    log::{LastStop, Log, Options},
     position::Offset,
     wire::batch::{ProducedBatch, crc32c},
 };

@@ -7,6 +7,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`shutdown`], [`clock`], [`metrics`], [`position`] | signals, time, metrics, places in a log |
+//! | [`disk`] | the disk under logs and databases: real, or a simulated one |
 //! | [`redb_file`] | what both redb files have in common |
 //! | [`task`] | the domain: a task, its events, the one function that changes it |
 //! | [`auth`] | a JWT becomes a principal |
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod disk;
 pub mod feed;
 pub mod http;
 pub mod hub;

@@ -13,11 +13,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("task", &[]),
     ("auth", &["task", "clock", "metrics", "shutdown"]),
     ("wire", &["position"]),
-    ("log", &["wire", "position", "clock", "metrics"]),
-    ("store", &["log", "task", "position", "clock", "metrics", "redb_file"]),
+    ("disk", &["clock"]),
+    ("log", &["disk", "wire", "position", "clock", "metrics"]),
+    ("store", &["disk", "task", "position", "clock", "metrics", "redb_file"]),
     (
         "broker",
-        &["budget", "log", "wire", "position", "auth", "clock", "shutdown", "metrics", "redb_file"],
+        &[
+            "budget",
+            "disk",
+            "log",
+            "wire",
+            "position",
+            "auth",
+            "clock",
+            "shutdown",
+            "metrics",
+            "redb_file",
+        ],
     ),
     ("feed", &["broker", "log", "wire", "task", "position", "clock", "metrics"]),
     ("hub", &["task", "auth", "position", "store", "metrics", "clock"]),
@@ -29,7 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "metrics", "shutdown",
         ],
     ),
-    ("archive", &["broker", "log", "store", "position"]),
+    ("archive", &["broker", "disk", "log", "store", "position"]),
     (
         "config",
         &["apply", "auth", "broker", "feed", "http", "hub", "log", "store", "position", "task"],
@@ -37,14 +49,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "apply", "archive", "auth", "broker", "clock", "config", "feed", "http", "hub", "log",
-            "metrics", "position", "shutdown", "store", "systemd", "task",
+            "apply", "archive", "auth", "broker", "clock", "config", "disk", "feed", "http", "hub",
+            "log", "metrics", "position", "shutdown", "store", "systemd", "task",
         ],
     ),
     (
         "cli",
         &[
-            "archive", "auth", "broker", "clock", "config", "daemon", "log", "position",
+            "archive", "auth", "broker", "clock", "config", "daemon", "disk", "log", "position",
             "shutdown", "store", "task", "wire",
         ],
     ),

@@ -13,7 +13,8 @@ use crate::{
         backup::{BackupError as BrokerError, CopiedLog},
         meta::{MetaError, file},
     },
-    log::{self, dir::RealDir},
+    disk::dir::RealDir,
+    log::{self},
     position::{Offset, Position},
     store::{Store, StoreError, redb},
 };

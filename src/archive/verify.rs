@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     broker::meta::{MetaError, file},
-    log::{self, Finding, dir::RealDir},
+    disk::dir::RealDir,
+    log::{self, Finding},
     position::{Offset, TopicPartition},
     store::{StoreError, redb},
 };

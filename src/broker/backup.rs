@@ -5,7 +5,8 @@ use super::{
     meta::{MetaError, file},
 };
 use crate::{
-    log::{LogReader, dir::RealDir},
+    disk::dir::RealDir,
+    log::LogReader,
     position::{Offset, TopicPartition},
 };
 use std::{

@@ -5,7 +5,8 @@
 use super::{StartError, meta};
 use crate::{
     clock::Clock,
-    log::{self, dir::RealDir},
+    disk::dir::RealDir,
+    log::{self},
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use std::{

@@ -13,7 +13,8 @@ pub mod file;
 mod noted;
 
 use crate::{
-    log::{Outage, disk::Disk},
+    disk::Disk,
+    log::Outage,
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use noted::Noted;

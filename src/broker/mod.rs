@@ -29,10 +29,8 @@ pub use lost::{give_up, log_dir, parse_place, partition_dir, partitions_on_disk,
 
 use crate::{
     clock::Clock,
-    log::{
-        LogReader,
-        disk::{Disk, RealDisk},
-    },
+    disk::{Disk, RealDisk},
+    log::LogReader,
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
     shutdown::Shutdown,

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Outage, Recovery, dir::Dir},
+    disk::dir::Dir,
+    log::{self, AppendError, LastStop, Log, LogReader, OpenError, Outage, Recovery},
     metrics::Metrics,
     position::{Offset, TopicName, TopicPartition},
     wire::batch::ProducedBatch,

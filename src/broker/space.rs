@@ -7,7 +7,7 @@
 //!
 //! Owner: the worker [`watch`]; everyone else reads one flag.
 
-use crate::{log::disk::Disk, metrics::Metrics};
+use crate::{disk::Disk, metrics::Metrics};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -118,7 +118,7 @@ const SLACK_BYTES: u64 = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::disk::RealDisk;
+    use crate::disk::RealDisk;
 
     #[test]
     fn the_reserve_is_made_where_there_is_room_and_given_up_where_there_is_none() {

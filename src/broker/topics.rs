@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    log::{self, LastStop, OpenError, Outage, disk::Disk},
+    disk::Disk,
+    log::{self, LastStop, OpenError, Outage},
     metrics::Metrics,
     position::{Offset, Partition, TopicName, TopicPartition},
 };

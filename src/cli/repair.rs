@@ -7,7 +7,8 @@ use crate::{
     broker,
     config::{Config, Flags},
     daemon::{self, DataDir},
-    log::{self, Damage, Decision, dir::RealDir},
+    disk::dir::RealDir,
+    log::{self, Damage, Decision},
     position::{Offset, TopicPartition},
 };
 use clap::{ArgGroup, Args};

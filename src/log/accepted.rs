@@ -3,10 +3,8 @@
 //! Payload of the file `accepted`: 16 bytes for each, first offset lost (8) and next offset that is
 //! there (8).
 
-use super::{
-    checked::{self, Kind},
-    dir::Dir,
-};
+use super::checked::{self, Kind};
+use crate::disk::dir::Dir;
 use std::io;
 
 pub(super) const NAME: &str = "accepted";

@@ -11,8 +11,10 @@
 //!
 //! All numbers are big-endian, as in Kafka's files.
 
-use super::dir::{Dir, File};
-use crate::wire::batch::crc32c;
+use crate::{
+    disk::dir::{Dir, File},
+    wire::batch::crc32c,
+};
 use std::{io, sync::Arc};
 
 /// What a small file is.

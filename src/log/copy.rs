@@ -2,12 +2,14 @@
 
 use super::{
     checked::TEMPORARY,
-    dir::{Dir, File},
     reader::LogReader,
     segment::{LOG, SEAL, name, parse_name},
     snapshot::PRODUCERS,
 };
-use crate::position::Offset;
+use crate::{
+    disk::dir::{Dir, File},
+    position::Offset,
+};
 use std::{io, ops::Range};
 
 /// Bytes that are copied at a time, unless one batch is larger.

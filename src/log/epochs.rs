@@ -3,10 +3,8 @@
 //!
 //! Payload of the file `epochs`: entries of 12 bytes, epoch (4) and first offset (8), both rising.
 
-use super::{
-    checked::{self, Kind},
-    dir::Dir,
-};
+use super::checked::{self, Kind};
+use crate::disk::dir::Dir;
 use std::io;
 
 pub(super) const NAME: &str = "epochs";

@@ -16,8 +16,6 @@
 mod accepted;
 mod checked;
 mod copy;
-pub mod dir;
-pub mod disk;
 mod epochs;
 mod reader;
 mod recovery;
@@ -26,7 +24,6 @@ mod retention;
 mod segment;
 mod snapshot;
 mod state;
-pub mod testing;
 mod times;
 mod verify;
 mod walk;
@@ -40,7 +37,7 @@ pub use repair::{Decision, RepairError, repair};
 pub use verify::{Damage, Finding, Report, verify};
 pub use writer::Log;
 
-use crate::{position::Offset, wire::batch::BatchHeader};
+use crate::{disk::dir::Dir, position::Offset, wire::batch::BatchHeader};
 use bytes::Bytes;
 use std::{io, path::PathBuf};
 
@@ -151,7 +148,7 @@ pub enum OpenError {
 ///
 /// # Errors
 /// As the disk says.
-pub fn has_segments(dir: &dyn dir::Dir) -> io::Result<bool> {
+pub fn has_segments(dir: &dyn Dir) -> io::Result<bool> {
     Ok(dir.list()?.iter().any(|name| segment::parse_name(name, segment::LOG).is_some()))
 }
 
@@ -159,7 +156,7 @@ pub fn has_segments(dir: &dyn dir::Dir) -> io::Result<bool> {
 ///
 /// # Errors
 /// As the disk says.
-pub fn last_epoch(dir: &dyn dir::Dir) -> io::Result<Option<i32>> {
+pub fn last_epoch(dir: &dyn Dir) -> io::Result<Option<i32>> {
     Ok(epochs::Epochs::load(dir)?.last())
 }
 
@@ -167,7 +164,7 @@ pub fn last_epoch(dir: &dyn dir::Dir) -> io::Result<Option<i32>> {
 ///
 /// # Errors
 /// `Io`; the same may be tried again.
-pub fn start_at(dir: &dyn dir::Dir, base: Offset) -> Result<(), OpenError> {
+pub fn start_at(dir: &dyn Dir, base: Offset) -> Result<(), OpenError> {
     let accepted = accepted::Accepted::load(dir)
         .and_then(|mut accepted| accepted.add(dir, 0, base.get()))
         .and_then(|()| recovery::create_segment(dir, base.get()));

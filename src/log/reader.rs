@@ -2,7 +2,6 @@
 
 use super::{
     ReadError,
-    dir::{Dir, File},
     epochs::Epochs,
     recovery,
     segment::{IndexEntry, LOG, Sealed, name, seek_offset, seek_time},
@@ -10,7 +9,11 @@ use super::{
     times,
     walk::{self, Place, Window},
 };
-use crate::{position::Offset, wire::batch};
+use crate::{
+    disk::dir::{Dir, File},
+    position::Offset,
+    wire::batch,
+};
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{io, sync::Arc};

@@ -8,13 +8,16 @@ use super::{
     LastStop, Outage, Recovery, Snapshot, TornTail,
     accepted::Accepted,
     checked::{self, Kind, TEMPORARY},
-    dir::{Dir, File},
     epochs::Epochs,
     segment::{Growth, LOG, SEAL, Sealed, name, parse_name, seek_offset},
     snapshot,
     walk::{self, Place, Window},
 };
-use crate::{position::Offset, wire::batch::BatchHeader};
+use crate::{
+    disk::dir::{Dir, File},
+    position::Offset,
+    wire::batch::BatchHeader,
+};
 use std::{collections::VecDeque, io, sync::Arc};
 
 pub(super) const LOG_START: &str = "log-start";

@@ -6,14 +6,16 @@
 use super::{
     accepted::Accepted,
     checked::{TEMPORARY, create_or_empty},
-    dir::{Dir, File},
     epochs::Epochs,
     recovery::{self, keep_beside},
     segment::{LOG, SEAL, name, parse_name},
     verify::{self, Damage},
     walk::{self, Window},
 };
-use crate::position::Offset;
+use crate::{
+    disk::dir::{Dir, File},
+    position::Offset,
+};
 use std::{io, ops::Range, sync::Arc};
 
 /// A person's decision.

@@ -18,11 +18,8 @@
 //!
 //! Index entry: relative offset (4), position (4), running largest timestamp (8).
 
-use super::{
-    checked::{self, ENVELOPE_BYTES, Kind, RunningCrc},
-    dir::Dir,
-};
-use crate::wire::batch::BatchHeader;
+use super::checked::{self, ENVELOPE_BYTES, Kind, RunningCrc};
+use crate::{disk::dir::Dir, wire::batch::BatchHeader};
 use std::{io, sync::Arc};
 
 /// Bytes of log between two index entries.

@@ -3,9 +3,9 @@
 
 use super::{
     checked::{self, Kind},
-    dir::Dir,
     segment::{name, parse_name},
 };
+use crate::disk::dir::Dir;
 use std::io;
 
 pub(super) const PRODUCERS: &str = ".producers";

@@ -2,11 +2,13 @@
 
 use super::{
     accepted::Accepted,
-    dir::{Dir, File},
     epochs::Epochs,
     segment::{Growth, IndexEntry, Sealed},
 };
-use crate::position::Offset;
+use crate::{
+    disk::dir::{Dir, File},
+    position::Offset,
+};
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{

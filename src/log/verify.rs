@@ -3,7 +3,6 @@
 use super::{
     accepted::{self, Accepted},
     checked::{self, Kind, TEMPORARY},
-    dir::Dir,
     epochs::{self, Epochs},
     recovery::{self, CUT, LOG_START},
     repair::DAMAGED,
@@ -12,6 +11,7 @@ use super::{
     walk::{self, Scan},
 };
 use crate::{
+    disk::dir::Dir,
     position::Offset,
     wire::{
         batch::BatchHeader,

@@ -7,11 +7,13 @@
 
 use super::{
     checked::RunningCrc,
-    dir::File,
     epochs::Epochs,
     segment::{Growth, Hole},
 };
-use crate::wire::batch::{self, BatchHeader, HEADER_BYTES};
+use crate::{
+    disk::dir::File,
+    wire::batch::{self, BatchHeader, HEADER_BYTES},
+};
 use bytes::Bytes;
 use std::io;
 

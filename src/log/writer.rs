@@ -2,7 +2,6 @@
 
 use super::{
     AppendError, Appended, LastStop, LogReader, OpenError, Options, Outage, ReadError, Recovery,
-    dir::{self, Dir},
     recovery::{self, is_full},
     retention::{self, Bounds, SegmentFacts},
     segment::{Growth, LOG, RELATIVE_OFFSET_MAX, SEAL, name},
@@ -10,6 +9,7 @@ use super::{
     state::{Damages, Shared, State, Tail},
 };
 use crate::{
+    disk::dir::{Dir, File},
     position::Offset,
     wire::batch::{BatchHeader, ProducedBatch},
 };
@@ -252,7 +252,7 @@ impl Log {
         self.shared.dir.sync().map_err(|error| self.fail(error))
     }
 
-    fn file(&self) -> Arc<dyn dir::File> {
+    fn file(&self) -> Arc<dyn File> {
         Arc::clone(&self.shared.lock().file)
     }
 

@@ -43,7 +43,7 @@ use super::{
     letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
-    log::disk::{Disk, RealDisk, open_or_create},
+    disk::{Disk, RealDisk, open_or_create},
     metrics::Metrics,
     position::{Position, RecordPosition, TopicName},
     redb_file,

@@ -15,7 +15,7 @@ use std::{
 use taskwire::{
     broker::Durability,
     clock::Clock,
-    log::testing::{Call, Chance, Image, SimDisk, Unsynced},
+    disk::testing::{Call, Chance, Image, SimDisk, Unsynced},
 };
 
 /// Least steps of the workload.

@@ -19,7 +19,7 @@ use std::{
 use taskwire::{
     broker::Durability,
     clock::Clock,
-    log::testing::{Chance, Fault, Image, SimDisk, Unsynced},
+    disk::testing::{Chance, Fault, Image, SimDisk, Unsynced},
 };
 
 /// Runs, spread evenly over the calls, if `SIM_FAULTS` does not say how many.

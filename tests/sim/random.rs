@@ -11,7 +11,7 @@ use serde_json::json;
 use taskwire::{
     broker::Durability,
     clock::Clock,
-    log::testing::{Image, SimDisk, Unsynced},
+    disk::testing::{Image, SimDisk, Unsynced},
 };
 
 /// Few ids, so that events meet.

@@ -13,7 +13,7 @@ use std::{
 };
 use taskwire::{
     broker::Acks,
-    log::testing::Chance,
+    disk::testing::Chance,
     task::event,
     wire::{
         StrBytes,

@@ -10,7 +10,7 @@ use super::{
     put_state, put_topic,
 };
 use crate::{
-    log::disk::{Disk, open_or_create},
+    disk::{Disk, open_or_create},
     position::{Offset, Partition, TopicName, TopicPartition},
     redb_file,
 };
@@ -216,7 +216,7 @@ pub fn topics_of<'a>(directories: impl Iterator<Item = &'a str>) -> BTreeMap<Top
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::disk::RealDisk;
+    use crate::disk::RealDisk;
     use std::fs;
 
     fn real() -> std::sync::Arc<dyn Disk> {

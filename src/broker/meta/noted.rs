@@ -3,7 +3,7 @@
 //! redb refuses everything after the first error of its file. Whether the file may be opened again
 //! depends on the error: what found no space may be tried again, what could not be synced may not.
 
-use crate::log::disk::DatabaseFile;
+use crate::disk::DatabaseFile;
 use redb::{BackendError, StorageBackend};
 use std::{
     io,

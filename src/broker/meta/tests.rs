@@ -3,10 +3,8 @@
 use super::*;
 use crate::{
     clock::Clock,
-    log::{
-        disk::RealDisk,
-        testing::{Fault, Image, SimDisk, Unsynced},
-    },
+    disk::RealDisk,
+    disk::testing::{Fault, Image, SimDisk, Unsynced},
 };
 use std::io;
 

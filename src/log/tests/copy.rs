@@ -1,7 +1,7 @@
 //! A copy of an open log up to its high watermark.
 
 use super::*;
-use crate::log::{dir::Dir, verify};
+use crate::{disk::dir::Dir, log::verify};
 
 #[test]
 fn a_copy_has_all_below_the_high_watermark_and_nothing_above_it() {

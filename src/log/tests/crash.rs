@@ -1,12 +1,7 @@
 //! Crashes, damage, full and failing disks.
 
-use super::{
-    super::{
-        AppendError,
-        testing::{Fault, Unsynced},
-    },
-    *,
-};
+use super::{super::AppendError, *};
+use crate::disk::testing::{Fault, Unsynced};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, io::ErrorKind};
 
@@ -143,7 +138,7 @@ fn a_whole_last_batch_with_a_wrong_offset_or_epoch_is_damage_and_not_torn() {
             assert_eq!(recovery.holes, [(at(2), at(3))]);
         }
         let seal = name.replace(".log", ".seal");
-        super::super::dir::Dir::remove(&dir, &seal).unwrap();
+        crate::disk::dir::Dir::remove(&dir, &seal).unwrap();
         let (_, recovery) = open_with(&dir, Options::default(), crashed(0));
         assert_eq!(recovery.holes, [(at(2), at(3))]);
     }
@@ -233,7 +228,7 @@ fn a_batch_within_a_value_is_not_taken_for_one_of_ours() {
 fn seals_and_epochs_can_be_deleted() {
     let (dir, batches) = written(12, 300);
     for name in dir.contents().keys().filter(|name| !name.ends_with(".log")) {
-        super::super::dir::Dir::remove(&dir, name).unwrap();
+        crate::disk::dir::Dir::remove(&dir, name).unwrap();
     }
     for last_stop in [clean(), crashed(12)] {
         let (log, recovery) = open_with(&dir, small_segments(300), last_stop);
@@ -243,7 +238,7 @@ fn seals_and_epochs_can_be_deleted() {
     assert!(dir.contents().keys().any(|name| name.ends_with(".seal")), "they are made again");
     let (log, _) = open_with(&dir, small_segments(300), clean());
     for name in dir.contents().keys().filter(|name| !name.ends_with(".log")) {
-        super::super::dir::Dir::remove(&dir, name).unwrap();
+        crate::disk::dir::Dir::remove(&dir, name).unwrap();
     }
     assert_eq!(served(&log, &batches).len(), 12, "also under a running log");
 }
@@ -252,7 +247,7 @@ fn seals_and_epochs_can_be_deleted() {
 fn a_lost_segment_is_a_hole() {
     let (dir, _) = written(12, 300);
     let logs: Vec<String> = dir.contents().into_keys().filter(|n| n.ends_with(".log")).collect();
-    super::super::dir::Dir::remove(&dir, &logs[1]).unwrap();
+    crate::disk::dir::Dir::remove(&dir, &logs[1]).unwrap();
     let (log, recovery) = open_with(&dir, small_segments(300), crashed(12));
     assert_eq!(recovery.holes.len(), 1);
     let (from, to) = recovery.holes[0];
@@ -332,7 +327,7 @@ fn a_snapshot_above_the_recovered_end_is_not_found_later() {
     let (mut log, _) = open_with(&dir, Options::default(), clean());
     log.append(vec![Shape::default().batch()], 1).unwrap();
     log.store_snapshot(b"of three").unwrap();
-    super::super::dir::Dir::sync(&dir).unwrap();
+    crate::disk::dir::Dir::sync(&dir).unwrap();
     let dir = dir.power_cut(Unsynced::Dropped);
     let (mut log, recovery) = open_with(&dir, Options::default(), crashed(2));
     assert_eq!((log.log_end(), recovery.snapshot), (at(2), None));

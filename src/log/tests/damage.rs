@@ -1,12 +1,10 @@
 //! What a reading of a damaged directory tells, and what a person can do about it.
 
 use super::{
-    super::{
-        Damage, Decision, Finding, Outage, RepairError, Report, dir::Dir, repair, testing::Fault,
-        verify,
-    },
+    super::{Damage, Decision, Finding, Outage, RepairError, Report, repair, verify},
     *,
 };
+use crate::{disk::dir::Dir, disk::testing::Fault};
 use std::{collections::BTreeMap, io::ErrorKind};
 
 /// A closed log of `count` batches, few in each segment.

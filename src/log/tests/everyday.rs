@@ -98,7 +98,7 @@ proptest! {
                     log = reopened;
                 }
                 Step::PowerCut => {
-                    dir = dir.power_cut(super::super::testing::Unsynced::Dropped);
+                    dir = dir.power_cut(crate::disk::testing::Unsynced::Dropped);
                     let (reopened, recovery) = open_with(&dir, options.clone(), crashed(high));
                     prop_assert!(recovery.holes.is_empty());
                     let end = reopened.log_end().get();
@@ -139,7 +139,7 @@ fn a_real_directory_holds_a_log() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("task-events-0");
     let open = |last_stop| {
-        let dir = super::super::dir::RealDir::open(&path).unwrap();
+        let dir = crate::disk::dir::RealDir::open(&path).unwrap();
         Log::open(Arc::new(dir), small_segments(100_000), last_stop).unwrap()
     };
     let (mut log, _) = open(crashed(0));

@@ -5,11 +5,9 @@ mod crash;
 mod damage;
 mod everyday;
 
-use super::{
-    Batches, LastStop, Log, LogReader, Options, ReadError, Recovery,
-    testing::{FaultyDir, MemoryDir},
-};
+use super::{Batches, LastStop, Log, LogReader, Options, ReadError, Recovery};
 use crate::{
+    disk::testing::{FaultyDir, MemoryDir},
     position::Offset,
     wire::batch::{BatchHeader, ProducedBatch, crc32c},
 };

@@ -4,7 +4,7 @@
 //! makes everything durable when it is dropped, but then the store could be ahead of a log whose
 //! tail was never synced.
 
-use crate::log::disk::{DatabaseFile, Disk};
+use crate::disk::{DatabaseFile, Disk};
 use redb::{BackendError, StorageBackend};
 use std::{
     io,

@@ -112,7 +112,7 @@ async fn commits_go_on_when_a_full_disk_has_space_again() {
     let left = Arc::new(AtomicU64::new(u64::MAX));
     let space = FreeSpace::Set(Arc::clone(&left));
     let store = RedbStore::open_with(
-        &crate::log::disk::RealDisk,
+        &crate::disk::RealDisk,
         &subject.path(),
         options(Windows::WIDE),
         space,

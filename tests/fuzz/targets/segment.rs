@@ -4,7 +4,8 @@ use super::batch::mended;
 use bytes::Bytes;
 use std::sync::Arc;
 use taskwire::{
-    log::{LastStop, Log, LogReader, Options, ReadError, testing::MemoryDir},
+    disk::testing::MemoryDir,
+    log::{LastStop, Log, LogReader, Options, ReadError},
     position::Offset,
     wire::{
         batch::{self, BatchHeader},

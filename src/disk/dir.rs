@@ -3,7 +3,7 @@
 //! Everything the log does to a disk goes through these two traits, so that a test can fail, tear
 //! or cut off each single call.
 
-use super::disk::parent;
+use super::parent;
 use std::{
     fmt, fs,
     io::{self, IoSlice},

@@ -1,7 +1,10 @@
 //! The disk under the whole daemon: logs, `broker.redb` and `tasks.redb` are reached through it, so
 //! that a test can put a simulated one in its place.
 
-use super::dir::{Dir, File, RealDir};
+pub mod dir;
+pub mod testing;
+
+use dir::{Dir, File, RealDir};
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 use std::{
     fmt, fs, io,

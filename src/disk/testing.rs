@@ -7,8 +7,8 @@ mod memory;
 pub use memory::{Call, Chance, Image, MemoryDir, Unsynced};
 
 use super::{
+    DatabaseFile, Disk,
     dir::{Dir, File},
-    disk::{DatabaseFile, Disk},
 };
 use crate::clock::Clock;
 use memory::{Memory, MemoryFile};
