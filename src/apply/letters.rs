@@ -233,7 +233,7 @@ impl Letters {
         Ok(Redriven { record, event_id, outcome })
     }
 
-    /// Sends open letters from a place on again, oldest first, at most [`BULK_LETTERS_MAX`].
+    /// Sends open letters from a place on again, oldest first, at most `BULK_LETTERS_MAX`.
     ///
     /// # Errors
     /// The store or the log failed; some letters may have been sent again.

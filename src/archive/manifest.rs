@@ -17,7 +17,7 @@ pub(super) const MANIFEST_FILE: &str = "manifest.json";
 /// What a backup holds.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Manifest {
-    /// Of the backup as a whole: [`BACKUP_FORMAT`].
+    /// Of the backup as a whole: `BACKUP_FORMAT`.
     pub format: u32,
     /// The version of taskwire that made it.
     pub taskwire: String,

@@ -13,9 +13,9 @@ pub struct Grant<'a> {
     pub is_admin: bool,
     /// Seconds until `exp`.
     pub ttl_s: u64,
-    /// `aud`, which a daemon with [`Options::audience`] asks for.
+    /// `aud`, which a daemon with [`super::Options::audience`] asks for.
     pub audience: Option<&'a str>,
-    /// `iss`, which a daemon with [`Options::issuer`] asks for.
+    /// `iss`, which a daemon with [`super::Options::issuer`] asks for.
     pub issuer: Option<&'a str>,
 }
 

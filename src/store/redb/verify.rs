@@ -41,7 +41,7 @@ pub struct Report {
     pub processed: BTreeMap<TopicPartition, Processed>,
     /// Where outbound topics stood.
     pub outbound: BTreeMap<TopicPartition, Offset>,
-    /// What is wrong, one clause each, at most [`LISTED_MAX`].
+    /// What is wrong, one clause each, at most `LISTED_MAX`.
     pub damages: Vec<String>,
     /// How much is wrong in all.
     pub damage_count: u64,
