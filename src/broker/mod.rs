@@ -26,6 +26,7 @@ pub mod topics;
 mod tests;
 
 pub use lost::{give_up, log_dir, parse_place, partition_dir, partitions_on_disk, rebuild_meta};
+pub use space::look_before_start;
 
 use crate::{
     clock::Clock,
