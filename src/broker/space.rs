@@ -82,8 +82,8 @@ impl Space {
     }
 }
 
-/// Looks once before a start, so that a reserve which a kill left gives way to what the start has to
-/// write. Blocks on the disk.
+/// Looks once before a start, so that a reserve which a kill left gives way to what the start has
+/// to write. Blocks on the disk.
 pub fn look_before_start(data_dir: &Path, reserve_bytes: u64, metrics: &Metrics) {
     Space::new(Arc::new(RealDisk), data_dir, reserve_bytes).look(metrics);
 }
