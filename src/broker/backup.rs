@@ -58,10 +58,24 @@ impl Broker {
     pub fn copy_to(&self, dir: &Path) -> Result<Vec<CopiedLog>, BackupError> {
         let meta = dir.join("broker.redb");
         self.meta().snapshot_to(&meta)?;
+        self.copy_logs(&file::read(&meta)?, dir)
+    }
+
+    /// Copies the logs of the topics that `broker.redb` had when it was copied.
+    pub(super) fn copy_logs(
+        &self,
+        contents: &file::Contents,
+        dir: &Path,
+    ) -> Result<Vec<CopiedLog>, BackupError> {
         let mut copied = Vec::new();
-        for place in file::read(&meta)?.places() {
-            let reader = self.reader(&place.topic, place.partition);
-            let reader = reader.ok_or_else(|| BackupError::Deleted(place.clone()))?;
+        for place in contents.places() {
+            // By its id: one that was created anew since has other records, and its ends, which
+            // were just copied, are not those of the log that is there now.
+            let topic = contents.topics.get(&place.topic);
+            let topic = topic.and_then(|record| self.topics().find_id(record.id));
+            let handle = topic.as_ref().and_then(|topic| topic.partition(place.partition));
+            let handle = handle.ok_or_else(|| BackupError::Deleted(place.clone()))?;
+            let reader = handle.reader().clone();
             let target = dir.join("log").join(place.to_string());
             let (log_start, log_end) = copy_log(&reader, &target)
                 .map_err(|source| BackupError::Log { place: place.clone(), source })?;

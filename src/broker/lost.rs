@@ -102,9 +102,13 @@ pub fn rebuild_meta(
 /// can have been given. Returns the offset. Blocks on the disk; the daemon must not run.
 ///
 /// # Errors
-/// `NotMissing`, or as the disk says.
+/// `UnknownPartition`, `NotMissing`, or as the disk says.
 pub fn give_up(data_dir: &Path, place: &TopicPartition) -> Result<Offset, StartError> {
     let failed = |source| StartError::Log(place.clone(), source);
+    let known = meta::file::read(&meta_path(data_dir)).map_err(StartError::Meta)?;
+    if !known.places().any(|there| there == *place) {
+        return Err(StartError::UnknownPartition(place.clone()));
+    }
     let path = partition_dir(data_dir, place);
     let io_failed =
         |source| StartError::Log(place.clone(), log::OpenError::Io { path: path.clone(), source });
@@ -112,7 +116,6 @@ pub fn give_up(data_dir: &Path, place: &TopicPartition) -> Result<Offset, StartE
     if log::has_segments(&dir).map_err(io_failed)? {
         return Err(StartError::NotMissing(place.clone()));
     }
-    let known = meta::file::read(&meta_path(data_dir)).map_err(StartError::Meta)?;
     let recorded = known.durable_ends.get(place).copied().unwrap_or_default();
     let base = recorded.get().saturating_add(GIVEN_SINCE_MAX);
     let base = Offset::new(base).unwrap_or(recorded);

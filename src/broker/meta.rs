@@ -123,7 +123,7 @@ pub struct LastRun {
 #[derive(Clone, Debug)]
 pub struct Meta {
     /// The owner's, so that the file is closed when it ends, whoever holds a handle.
-    database: Weak<Database>,
+    reads: Reads,
     noted: Noted,
     inbox: mpsc::Sender<Job>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -141,12 +141,14 @@ impl Meta {
             file::open(&**disk, path, &noted, |database| begin_run(database, boot_id))?;
         let database = Arc::new(database);
         let (inbox, jobs) = mpsc::channel(INBOX_JOBS_MAX);
-        let reads = Arc::downgrade(&database);
+        let reads = Reads::default();
+        reads.set(&database);
         let mut owner = Owner {
             disk: Arc::clone(disk),
             path: path.to_owned(),
             noted: noted.clone(),
             database: Some(database),
+            reads: reads.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("broker-meta".to_owned())
@@ -155,7 +157,7 @@ impl Meta {
             .spawn(move || owner.run(jobs))
             .map_err(|error| MetaError::Database(error.to_string()))?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok((Self { database: reads, noted, inbox, thread }, last_run))
+        Ok((Self { reads, noted, inbox, thread }, last_run))
     }
 
     /// Why nothing is written until restart, if so.
@@ -192,7 +194,7 @@ impl Meta {
     /// # Errors
     /// See [`MetaError`].
     pub fn load_offsets(&self) -> Result<Vec<StoredOffset>, MetaError> {
-        let database = self.database.upgrade().ok_or(MetaError::Closed)?;
+        let database = self.reads.get()?;
         load_offsets(&database.begin_read().map_err(database_error)?)
     }
 
@@ -262,6 +264,26 @@ impl Meta {
     }
 }
 
+/// The database that is open now, for those who read it past the owner.
+#[derive(Clone, Debug, Default)]
+struct Reads(Arc<Mutex<Weak<Database>>>);
+
+impl Reads {
+    fn set(&self, database: &Arc<Database>) {
+        *self.0.lock().expect("no holder panics") = Arc::downgrade(database);
+    }
+
+    /// `Closed` when the owner has ended, or has no file open for lack of space.
+    fn get(&self) -> Result<Arc<Database>, MetaError> {
+        self.0.lock().expect("no holder panics").upgrade().ok_or(MetaError::Closed)
+    }
+
+    /// Whether somebody still reads what the owner has given up.
+    fn is_read(&self) -> bool {
+        self.0.lock().expect("no holder panics").strong_count() > 0
+    }
+}
+
 #[derive(Debug)]
 enum Job {
     Write(Write, oneshot::Sender<Result<(), MetaError>>),
@@ -295,6 +317,7 @@ struct Owner {
     noted: Noted,
     /// `None` after a write that found no space, until the file is opened again.
     database: Option<Arc<Database>>,
+    reads: Reads,
 }
 
 impl Owner {
@@ -315,9 +338,21 @@ impl Owner {
         }
     }
 
-    fn open(&self) -> Result<Database, MetaError> {
+    /// Opens the file again. As long as somebody reads what was open before, such as a backup, that
+    /// one holds its lock: then the work is refused like the one that found no space.
+    fn open(&self) -> Result<Arc<Database>, MetaError> {
+        if self.reads.is_read() {
+            return Err(MetaError::Full);
+        }
         let opened = file::open(&*self.disk, &self.path, &self.noted, |_| Ok(()));
-        opened.map(|(database, ())| database)
+        let (database, ()) = opened.map_err(|error| match error {
+            // Of the reader that has just ended; other processes are kept out by the directory's.
+            MetaError::InUse => MetaError::Full,
+            error => error,
+        })?;
+        let database = Arc::new(database);
+        self.reads.set(&database);
+        Ok(database)
     }
 
     /// Works on the database. redb refuses everything after an error: where that was only a lack
@@ -331,7 +366,7 @@ impl Owner {
         }
         let database = match self.database.take() {
             Some(database) => Ok(database),
-            None => self.open().map(Arc::new),
+            None => self.open(),
         };
         let result = database.and_then(|database| {
             let done = work(&database);

@@ -26,6 +26,7 @@ pub mod topics;
 mod tests;
 
 pub use lost::{give_up, log_dir, parse_place, partition_dir, partitions_on_disk, rebuild_meta};
+pub use space::look_before_start;
 
 use crate::{
     clock::Clock,
@@ -131,6 +132,9 @@ pub enum StartError {
     /// A partition's log is to be given up, and is there.
     #[error("the log of {0} is not missing")]
     NotMissing(TopicPartition),
+    /// A partition's log is to be given up, and no topic has it.
+    #[error("no topic has a partition {0}")]
+    UnknownPartition(TopicPartition),
     /// A partition's log.
     #[error("cannot open the log of {0}")]
     Log(TopicPartition, #[source] crate::log::OpenError),

@@ -18,7 +18,7 @@ use crate::{
     disk::dir::Dir,
     log::{self, AppendError, LastStop, Log, LogReader, OpenError, Outage, Recovery},
     metrics::Metrics,
-    position::{Offset, TopicName, TopicPartition},
+    position::{Offset, TopicPartition},
     wire::batch::ProducedBatch,
 };
 use std::sync::{
@@ -40,6 +40,8 @@ pub(super) struct Setup {
     pub(super) outage: Outage,
     pub(super) durability: Durability,
     pub(super) space: Space,
+    /// Takes writes also while the disk is full, from the reserve.
+    pub(super) may_use_reserve: bool,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) common: Common,
@@ -258,6 +260,7 @@ pub(super) fn open(setup: Setup) -> Result<Opened, OpenError> {
         common: setup.common,
         status,
         space: setup.space,
+        may_use_reserve: setup.may_use_reserve,
         is_dirty: false,
     };
     Ok(Opened { owner, leader_epoch })
@@ -392,6 +395,7 @@ struct Owner {
     common: Common,
     status: Arc<Status>,
     space: Space,
+    may_use_reserve: bool,
     /// Something was written that is not synced.
     is_dirty: bool,
 }
@@ -532,8 +536,8 @@ impl Owner {
         if batches.is_empty() {
             return Ok(());
         }
-        // What is left is for what is accepted already; its dead letters are part of that.
-        if self.space.is_full() && !is_dead_letters(&self.place.topic) {
+        // What is left is for what is accepted already.
+        if self.space.is_full() && !self.may_use_reserve {
             return Err(Refusal::Full);
         }
         let headers = batches.iter().map(ProducedBatch::header);
@@ -626,10 +630,6 @@ impl Owner {
         self.log.close().map_err(|error| error.to_string())?;
         Ok(end)
     }
-}
-
-fn is_dead_letters(topic: &TopicName) -> bool {
-    topic.as_str().ends_with(".dlq")
 }
 
 impl Waiters {

@@ -7,7 +7,10 @@
 //!
 //! Owner: the worker [`watch`]; everyone else reads one flag.
 
-use crate::{disk::Disk, metrics::Metrics};
+use crate::{
+    disk::{Disk, RealDisk},
+    metrics::Metrics,
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -64,8 +67,9 @@ impl Space {
             let wanted = reserve_bytes.saturating_mul(2).saturating_add(SLACK_BYTES);
             free < wanted || make(path, *reserve_bytes).is_err()
         };
-        if now_full && is_held {
-            // What cannot be removed now is removed at the next look.
+        if now_full {
+            // Of whatever size: it may be that of another version. What cannot be removed now is
+            // removed at the next look.
             drop(fs::remove_file(path));
         }
         is_full.store(now_full, Ordering::Release);
@@ -76,6 +80,12 @@ impl Space {
             tracing::info!(free, "there is space again, writes are accepted");
         }
     }
+}
+
+/// Looks once before a start, so that a reserve which a kill left gives way to what the start has
+/// to write. Blocks on the disk.
+pub fn look_before_start(data_dir: &Path, reserve_bytes: u64, metrics: &Metrics) {
+    Space::new(Arc::new(RealDisk), data_dir, reserve_bytes).look(metrics);
 }
 
 /// Looks again and again until `ending`.
@@ -118,7 +128,6 @@ const SLACK_BYTES: u64 = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::RealDisk;
 
     #[test]
     fn the_reserve_is_made_where_there_is_room_and_given_up_where_there_is_none() {
@@ -133,6 +142,8 @@ mod tests {
         assert!(!space.is_full());
         assert_eq!(fs::metadata(dir.path().join("reserve")).unwrap().len(), 1 << 20);
         assert!(space_of(u64::MAX / 4).is_full());
+        let is_held = dir.path().join("reserve").exists();
+        assert!(!is_held, "one of another size is given up, too");
         assert_eq!(metrics.disk_full.get(), 1);
         space.look(&metrics);
         assert_eq!(metrics.disk_full.get(), 0);

@@ -621,6 +621,10 @@ fn open(
     if !how.is_new && !log::has_segments(&*dir).map_err(failed)? {
         return Err(StartError::LogMissing { place, path });
     }
+    // The daemon's own dead letters are of what is accepted already; a client's topic that only has
+    // such a name must not eat the reserve.
+    let is_own = setup.reserved.contains(&place.topic);
+    let may_use_reserve = is_own && place.topic.as_str().ends_with(".dlq");
     let named = place.clone();
     let opened = partition::open(partition::Setup {
         place,
@@ -630,6 +634,7 @@ fn open(
         outage: how.outage,
         durability: setup.durability,
         space: setup.space.clone(),
+        may_use_reserve,
         clock: setup.clock.clone(),
         metrics: Arc::clone(&setup.metrics),
         common: setup.common.clone(),

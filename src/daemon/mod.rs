@@ -519,7 +519,12 @@ async fn open_store(
 ) -> Result<(Arc<dyn Store>, HashMap<TopicPartition, Processed>), StartError> {
     let path = config.data_dir.join("tasks.redb");
     let options = config.store_options();
-    let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
+    let (data_dir, measured) = (config.data_dir.clone(), Arc::clone(&metrics));
+    let opened = tokio::task::spawn_blocking(move || {
+        broker::look_before_start(&data_dir, config::RESERVE_BYTES, &measured);
+        RedbStore::open(&path, options)
+    });
+    let opened = opened.await;
     let store: Arc<dyn Store> = Arc::new(opened.map_err(panicked)??.with_metrics(metrics));
     let start = store.start().await?;
     info!(was_clean = start.was_clean, tasks = store.stats().tasks, "the store is open");

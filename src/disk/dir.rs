@@ -7,7 +7,7 @@ use super::parent;
 use std::{
     fmt, fs,
     io::{self, IoSlice},
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::UNIX_EPOCH,
@@ -114,7 +114,7 @@ impl RealDir {
     /// As the file system says.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        create_dir(&path)?;
+        create_dir(&path, DIR_MODE)?;
         Ok(Self { path, access: Access::ReadWrite })
     }
 
@@ -137,19 +137,25 @@ impl RealDir {
     }
 }
 
-/// Creates a directory and its parents, each durably.
-fn create_dir(path: &Path) -> io::Result<()> {
+/// Creates a directory and its parents, each durably and with these permissions.
+///
+/// # Errors
+/// As the file system says.
+pub fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     let parent = parent(path);
-    create_dir(&parent)?;
-    match fs::create_dir(path) {
+    create_dir(&parent, mode)?;
+    match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => (),
         created => created?,
     }
     fs::File::open(parent)?.sync_all()
 }
+
+/// Less what the process's umask takes away.
+const DIR_MODE: u32 = 0o777;
 
 impl Dir for RealDir {
     fn path(&self) -> &Path {

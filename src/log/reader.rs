@@ -73,10 +73,13 @@ impl LogReader {
         holes.filter(|(_, to)| log_start < *to).collect()
     }
 
-    /// Where the disk refused the last read that it refused, and why; until that offset is read.
+    /// Where the disk refused the last read that it refused, and why; until that offset is read, or
+    /// below the log start.
     pub fn refused(&self) -> Option<(Offset, String)> {
+        let log_start = self.log_start().get();
         let damages = self.shared.damages();
-        damages.refused.as_ref().map(|(from, cause)| (offset(*from), cause.clone()))
+        let refused = damages.refused.as_ref().filter(|(from, _)| log_start <= *from);
+        refused.map(|(from, cause)| (offset(*from), cause.clone()))
     }
 
     /// Counts holes on `gauge`: those known, and each that a read finds.

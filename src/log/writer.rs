@@ -445,11 +445,13 @@ impl Log {
             let left = state.sealed.get(count).map_or(state.active.base, |first| first.base);
             state.log_start.max(left)
         };
-        if start == self.log_start_stored {
+        let is_stored = start == self.log_start_stored;
+        if count == 0 && is_stored {
             return Ok(());
         }
         let dir = Arc::clone(&self.shared.dir);
-        let stored = recovery::store_log_start(&*dir, start);
+        // A crash may have come between the two: then only the files are left to go.
+        let stored = if is_stored { Ok(()) } else { recovery::store_log_start(&*dir, start) };
         if let Err(error) = &stored
             && !is_full(error)
         {

@@ -241,3 +241,20 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_with_space() {
         acknowledged.check(&daemon).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reserve_that_a_kill_left_gives_way_to_a_start_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let dir = TempDir::new_in(disk.path()).expect("a directory");
+    let mut daemon = TestDaemon::start_under(dir, &[], &[]).await;
+    let mut acknowledged = Acknowledged::default();
+    assert_eq!(acknowledged.produce(&daemon).await, 0);
+    daemon.kill();
+    disk.fill("fill", 20 << 20);
+    daemon.restart().await;
+    wait_for_health(&daemon, "degraded").await;
+    acknowledged.check(&daemon).await;
+    disk.remove("fill");
+    writes_resume(&daemon, &mut acknowledged).await;
+    acknowledged.check(&daemon).await;
+}

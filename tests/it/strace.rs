@@ -10,7 +10,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use serde_json::json;
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 use tempfile::TempDir;
 
 const WRITES: [&str; 3] = ["pwrite64(", "pwritev(", "pwritev2("];
@@ -46,6 +46,17 @@ async fn a_rest_write_is_answered_after_its_sync() {
     })
     .await;
     assert_eq!(order(&calls, LOG), Ok(()));
+}
+
+#[tokio::test]
+async fn the_name_of_a_new_data_directory_is_durable_before_an_answer() {
+    let (calls, answer, parent) = whole_trace(&[], produce).await;
+    let parent = format!("<{}>", parent.display());
+    let is_sync = |call: &Call| is(call, &SYNCS) && call.text.contains(&parent);
+    let synced = calls.iter().position(|call| call.ends && is_sync(call) && is_success(call));
+    let is_answer = |call: &Call| is(call, &SENDS) && call.text.contains(&answer);
+    let answered = calls.iter().position(is_answer).expect("the answer");
+    assert!(synced.is_some_and(|synced| synced < answered), "{parent} is not synced");
 }
 
 /// What the tests above would say of a daemon that leaves the sync out.
@@ -85,10 +96,19 @@ struct Call {
 /// The calls from the receipt of the request up to the answer. `action` sends one request and gives
 /// what tells the answer's line.
 async fn traced(flags: &[&str], action: impl AsyncFnOnce(&TestDaemon) -> String) -> Vec<Call> {
+    let (calls, answer, _) = whole_trace(flags, action).await;
+    request_of(&calls, &answer)
+}
+
+/// All calls of a daemon's life, what tells the answer's line, and the directory above its data.
+async fn whole_trace(
+    flags: &[&str],
+    action: impl AsyncFnOnce(&TestDaemon) -> String,
+) -> (Vec<Call>, String, PathBuf) {
     let found = Command::new("strace").arg("-V").output();
     assert!(found.is_ok_and(|output| output.status.success()), "strace is not installed");
     let dir = TempDir::new().expect("a temporary directory");
-    let trace = dir.path().join("trace");
+    let (parent, trace) = (dir.path().to_owned(), dir.path().join("trace"));
     let names: Vec<&str> = [&WRITES[..], &SYNCS, &SENDS, &RECEIVES].concat();
     let filter = format!("trace={}", names.join(",").replace('(', ""));
     let file = trace.display().to_string();
@@ -104,7 +124,7 @@ async fn traced(flags: &[&str], action: impl AsyncFnOnce(&TestDaemon) -> String)
         text.lines().any(is_end).then_some(text)
     })
     .await;
-    request_of(&calls(&text), &answer)
+    (calls(&text), answer, parent)
 }
 
 /// Each line with its whole text: `<... NAME resumed>` gets the beginning of its call.

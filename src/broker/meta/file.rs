@@ -110,7 +110,7 @@ impl Meta {
     /// # Errors
     /// See [`MetaError`].
     pub fn snapshot_to(&self, path: &Path) -> Result<(), MetaError> {
-        let database = self.database.upgrade().ok_or(MetaError::Closed)?;
+        let database = self.reads.get()?;
         copy(&database, path)
     }
 }

@@ -172,3 +172,35 @@ async fn after_any_other_failure_nothing_is_written_until_restart() {
         close(meta).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_opened_again_after_a_full_disk_can_be_read_and_copied() {
+    let (disk, meta) = on_disk().await;
+    disk.set_full(true);
+    let refused = meta.commit_offsets("g", vec![(place("a", 0), committed(9))]).await;
+    assert!(matches!(refused, Err(MetaError::Full)), "{refused:?}");
+    disk.set_full(false);
+    meta.commit_offsets("g", vec![(place("a", 0), committed(2))]).await.unwrap();
+    assert_eq!(meta.load_offsets().unwrap().len(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let (source, copied) = (meta.clone(), dir.path().join("copy.redb"));
+    tokio::task::spawn_blocking(move || source.snapshot_to(&copied)).await.unwrap().unwrap();
+    close(meta).await;
+}
+
+#[test]
+fn a_reader_of_a_file_that_was_given_up_for_lack_of_space_delays_writes_and_does_not_end_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broker.redb");
+    let noted = Noted::default();
+    let (database, _) =
+        file::open(&RealDisk, &path, &noted, |database| begin_run(database, None)).unwrap();
+    let read = Arc::new(database);
+    let reads = Reads::default();
+    reads.set(&read);
+    let mut owner = Owner { disk: disk(), path, noted, database: None, reads };
+    let mut write = || owner.with(|database| commit(database, [Write::MarkClean].iter()));
+    assert!(matches!(write(), Err(MetaError::Full)));
+    drop(read);
+    write().unwrap();
+}

@@ -161,6 +161,9 @@ async fn a_log_that_is_gone_is_refused_until_it_is_given_up_and_gives_no_offset_
     fs::remove_dir_all(dir.path().join("log")).unwrap();
     let refused = try_start(dir.path(), &[]).await.err().unwrap().to_string();
     assert!(refused.contains("t-0") && refused.contains("taskwire repair t-0"), "{refused}");
+    let unknown = give_up(dir.path(), &place("typo"));
+    assert!(matches!(unknown, Err(StartError::UnknownPartition(_))), "{unknown:?}");
+    assert!(!dir.path().join("log/typo-0").exists(), "nothing is made for it");
     let base = give_up(dir.path(), &place("t")).unwrap();
     assert!(base.get() > 3);
     let again = give_up(dir.path(), &place("t"));

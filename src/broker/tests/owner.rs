@@ -29,8 +29,13 @@ fn open(dir: Arc<dyn Dir>) -> (PartitionHandle, Arc<Metrics>) {
 }
 
 fn open_among(dir: Arc<dyn Dir>, common: Common) -> (PartitionHandle, Arc<Metrics>) {
-    let metrics = Arc::new(Metrics::new());
-    let opened = partition::open(Setup {
+    let setup = setup(dir, common);
+    let metrics = Arc::clone(&setup.metrics);
+    (start(setup), metrics)
+}
+
+fn setup(dir: Arc<dyn Dir>, common: Common) -> Setup {
+    Setup {
         place: TopicPartition { topic: topic("a"), partition: Partition::ZERO },
         dir,
         options: Options::default(),
@@ -38,13 +43,18 @@ fn open_among(dir: Arc<dyn Dir>, common: Common) -> (PartitionHandle, Arc<Metric
         outage: Outage::Machine,
         durability: Durability::Commit,
         space: Space::new(Arc::new(RealDisk), Path::new("."), 0),
+        may_use_reserve: false,
         clock: Clock::manual(1),
-        metrics: Arc::clone(&metrics),
+        metrics: Arc::new(Metrics::new()),
         common,
-    });
+    }
+}
+
+fn start(setup: Setup) -> PartitionHandle {
+    let opened = partition::open(setup);
     let (handle, worker) = opened.unwrap_or_else(|error| panic!("{error}")).split();
     tokio::spawn(worker);
-    (handle, metrics)
+    handle
 }
 
 async fn append(handle: &PartitionHandle, batch: Bytes) -> Result<i64, ProduceError> {
@@ -174,6 +184,24 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_reads_go_on() {
     assert_eq!(handle.reader().high_watermark().get(), 1);
     assert_eq!(handle.reader().read(Offset::ZERO, 1000).unwrap().chunks.len(), 1);
     assert!(handle.close().await.is_err());
+}
+
+#[tokio::test]
+async fn only_the_daemons_own_dead_letters_are_written_to_the_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = Space::new(Arc::new(RealDisk), dir.path(), u64::MAX / 4);
+    full.look(&Metrics::new());
+    assert!(full.is_full());
+    for may_use_reserve in [false, true] {
+        let setup = setup(Arc::new(MemoryDir::new()), Common::default());
+        let place = TopicPartition { topic: topic("a.dlq"), partition: Partition::ZERO };
+        let handle = start(Setup { place, space: full.clone(), may_use_reserve, ..setup });
+        let appended = append(&handle, batch(&["x"])).await;
+        match may_use_reserve {
+            true => assert_eq!(appended.unwrap(), 0),
+            false => assert!(matches!(appended, Err(ProduceError::Full)), "{appended:?}"),
+        }
+    }
 }
 
 #[tokio::test]

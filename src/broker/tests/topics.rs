@@ -1,5 +1,11 @@
 use super::{client::*, *};
-use crate::wire::{ApiKey, ErrorCode, StrBytes, messages::*};
+use crate::{
+    broker::{
+        backup::BackupError,
+        meta::{TopicRecord, file::Contents},
+    },
+    wire::{ApiKey, ErrorCode, StrBytes, messages::*},
+};
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -286,5 +292,24 @@ async fn groups_are_served_on_the_same_port() {
         .with_topics(vec![committed]);
     let response = client.ask(8, request).await;
     assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    served.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_was_created_anew_during_a_backup_is_not_taken_for_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = serve(&dir.path().join("data")).await;
+    let broker = served.broker.clone();
+    let topic = crate::position::TopicName::new("a").unwrap();
+    broker.ensure_topic(&topic, 1).await.unwrap();
+    let known = broker.topics().find("a").unwrap();
+    let record = TopicRecord { id: known.id, partitions: 1, configs: known.configs.clone() };
+    let contents = Contents { topics: [(topic.clone(), record)].into(), ..Contents::default() };
+    let backup = dir.path().join("backup");
+    assert_eq!(broker.copy_logs(&contents, &backup.join("first")).unwrap().len(), 1);
+    broker.delete_topic(topic.clone()).await.unwrap();
+    broker.ensure_topic(&topic, 1).await.unwrap();
+    let copied = broker.copy_logs(&contents, &backup.join("second"));
+    assert!(matches!(copied, Err(BackupError::Deleted(_))), "{copied:?}");
     served.stop().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! Append, read, roll, retention, reopen.
 
 use super::*;
+use crate::disk::dir::Dir;
 use proptest::prelude::*;
 
 /// One step of the property test.
@@ -261,6 +262,38 @@ fn a_raised_log_start_stays_raised() {
     drop(log);
     let (log, _) = open_with(&dir, Options::default(), crashed(0));
     assert_eq!((log.reader().log_start(), log.log_end()), (at(4), at(4)));
+}
+
+#[test]
+fn segments_below_a_log_start_go_also_when_it_was_raised_before() {
+    let dir = MemoryDir::new();
+    let (mut log, _) = open_with(&dir, small_segments(100), crashed(0));
+    for _ in 0..4 {
+        put(&mut log, &Shape::default());
+    }
+    log.delete_before(at(2)).unwrap();
+    drop(log); // As a crash does it between the raised log start and the removal of files.
+    let (mut log, _) = open_with(&dir, small_segments(100), crashed(0));
+    assert_eq!(log.apply_retention(0, at(4)).unwrap(), 2);
+    let left = dir.contents().keys().filter(|name| name.ends_with(".log")).count();
+    assert_eq!((left, log.reader().log_start()), (2, at(2)));
+    assert_eq!(log.apply_retention(0, at(4)).unwrap(), 0, "they are not counted again");
+}
+
+#[test]
+fn a_read_that_the_disk_refused_is_told_of_until_it_lies_below_the_log_start() {
+    let dir = MemoryDir::new();
+    let (mut log, _) =
+        open_with(&dir, Options { tail_bytes: 0, ..small_segments(100) }, crashed(0));
+    for _ in 0..4 {
+        put(&mut log, &Shape::default());
+    }
+    dir.remove("00000000000000000000.log").unwrap();
+    let reader = log.reader();
+    assert!(matches!(reader.read(at(0), 1), Err(ReadError::Io(_))));
+    assert!(reader.refused().is_some());
+    log.delete_before(at(2)).unwrap();
+    assert_eq!(reader.refused(), None, "nobody reads there again");
 }
 
 #[test]
