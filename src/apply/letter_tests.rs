@@ -15,6 +15,7 @@ use crate::{
     task::transition::Reason,
 };
 use bytes::Bytes;
+use std::sync::atomic::Ordering;
 
 const START: BulkPlace = BulkPlace { after: None, until_ms: i64::MAX };
 
@@ -262,5 +263,88 @@ async fn a_record_with_as_many_headers_as_can_be_leaves_its_bytes_at_the_source(
     assert!(world.log.records(&dlq())[0].headers.len() < 20);
     let (_, letter) = run.applied.letters().show(id(0)).await.unwrap();
     assert_eq!(letter.headers.len(), 10_000);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_whose_bytes_retention_took_hold_up_no_others() {
+    for is_bare in [false, true] {
+        let world = World::new(1);
+        if is_bare {
+            *world.log.publish_errors.lock().unwrap() =
+                vec![FeedError::TooLarge, FeedError::TooLarge];
+        }
+        world.send("first");
+        let run = world.start();
+        run.caught_up().await;
+        world.send("second");
+        settled(&world, &run).await;
+        world.log.log_start.store(1, Ordering::Relaxed);
+        world.log.dlq_start.store(i64::from(!is_bare), Ordering::Relaxed);
+        let letters = run.applied.letters();
+        let (_, letter) = letters.show(id(0)).await.unwrap();
+        assert_eq!((letter.value.clone(), letter.omitted_bytes), (None, Some(5)));
+        let refused = letters.redrive(id(0), None).await;
+        assert!(matches!(refused, Err(LettersError::NotARecord(Reason::InvalidJson))));
+        let done = letters.redrive_all(None, START).await.unwrap();
+        assert_eq!((done.redriven, done.skipped), (1, 1), "bare: {is_bare}");
+        assert_eq!(state_of(&run, 0).await, LetterState::Open);
+        // A mended value needs no bytes of the old one.
+        let mended = Bytes::from(created("e", "t", "a"));
+        let mut sent = letters.redrive(id(0), Some(mended)).await.unwrap();
+        assert!(matches!(sent.outcome.outcome().await, Some(Outcome::Applied { .. })));
+        run.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_redrive_holds_few_bytes_of_records_without_values() {
+    let world = World::new(1);
+    let key = Bytes::from(vec![b'k'; 1 << 20]);
+    for _ in 0..9 {
+        let (key, value, headers) = (Some(key.clone()), None, Vec::new());
+        world.log.produce_record(0, |offset| FeedRecord {
+            offset,
+            timestamp_ms: 7,
+            key: key.clone(),
+            value: value.clone(),
+            headers: headers.clone(),
+        });
+    }
+    let run = world.start();
+    run.caught_up().await;
+    world.log.groups.lock().unwrap().clear();
+    let done = run.applied.letters().redrive_all(None, START).await.unwrap();
+    assert_eq!(done.redriven, 9);
+    assert_eq!(world.log.groups.lock().unwrap()[..2], [4, 4]);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_redriven_and_dismissed_at_once_was_redriven() {
+    let world = World::new(1);
+    world.send("not json");
+    let run = world.start();
+    run.caught_up().await;
+    let letters = run.applied.letters();
+    let (redriven, dismissed) = tokio::join!(letters.redrive(id(0), None), letters.dismiss(id(0)));
+    assert!(redriven.is_ok());
+    assert!(matches!(dismissed, Err(LettersError::Redriven)));
+    assert_eq!(state_of(&run, 0).await, LetterState::Redriven);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_is_never_mistaken_for_another_at_its_place() {
+    let world = World::new(1);
+    world.send("first");
+    world.send("second");
+    let run = world.start();
+    run.caught_up().await;
+    let (_, second) = run.applied.letters().show(id(1)).await.unwrap();
+    let mut other = second.clone();
+    other.source.topic = TopicName::new("others").unwrap();
+    world.log.replace(&dlq(), 1, other.to_record(&dlq()));
+    assert_eq!(run.applied.letters().show(id(1)).await.unwrap().1.source, second.source);
     run.stop().await.unwrap();
 }

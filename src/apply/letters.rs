@@ -35,8 +35,8 @@ pub(super) const COMMANDS_MAX: usize = 16;
 const NOTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most letters that one [`Letters::redrive_all`] sends again.
 const BULK_LETTERS_MAX: usize = 500;
-/// After so many bytes of values a bulk redrive publishes what it has.
-const BULK_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// After so many bytes of records a bulk redrive publishes what it has.
+const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A letter's id: its place on the dead-letter topic. Text form `<partition>-<offset>`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -251,7 +251,7 @@ impl Letters {
         let letters = page.letters.into_iter();
         let mut left = letters.filter(|(_, stored)| stored.at_ms <= until_ms).peekable();
         while left.peek().is_some() {
-            let (mut records, mut states, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut records, mut states, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
             while bytes < BULK_BYTES_MAX
                 && let Some((place, stored)) = left.next()
             {
@@ -260,7 +260,7 @@ impl Letters {
                     done.skipped += 1;
                     continue;
                 }
-                bytes += stored.value_bytes;
+                bytes += letter.record_bytes();
                 done.redriven += 1;
                 records.push(redriven(letter));
                 states.push((place, LetterState::Redriven));
@@ -282,7 +282,14 @@ impl Letters {
         match stored.state {
             LetterState::Dismissed => Ok(()),
             LetterState::Redriven => Err(LettersError::Redriven),
-            LetterState::Open => self.note(vec![(place, LetterState::Dismissed)]).await,
+            LetterState::Open => {
+                self.note(vec![(place, LetterState::Dismissed)]).await?;
+                // A redrive may have been noted before.
+                match self.find(id).await?.1.state {
+                    LetterState::Redriven => Err(LettersError::Redriven),
+                    LetterState::Open | LetterState::Dismissed => Ok(()),
+                }
+            }
         }
     }
 
@@ -297,13 +304,16 @@ impl Letters {
         Ok((place, stored))
     }
 
-    /// The letter's bytes; where they are not on the topic or cannot be read, those at the source.
+    /// The letter's bytes; where they are not on the topic or cannot be read, those at the source;
+    /// where retention has taken these, too, none, which are told as omitted.
     async fn read_letter(
         &self,
         place: &RecordPosition,
         stored: &StoredLetter,
     ) -> Result<Letter, LettersError> {
         let letter = self.read_record(place).await?.and_then(|record| Letter::parse(&record));
+        // Whatever else came to that place: it is sent to where the letter says.
+        let letter = letter.filter(|letter| letter.source == stored.source);
         if let Some(letter) = &letter
             && letter.omitted_bytes.is_none()
         {
@@ -317,7 +327,12 @@ impl Letters {
         let of_source = source.map(|record| {
             Letter::of_record(&stored.source, &record, stored.event_id.as_ref(), why)
         });
-        of_source.or(letter).ok_or(LettersError::NotARecord(stored.reason))
+        Ok(of_source.or(letter).unwrap_or_else(|| Letter {
+            end: stored.end,
+            event_id: stored.event_id.clone(),
+            omitted_bytes: Some(stored.value_bytes),
+            ..Letter::unreadable(&stored.source, None, why)
+        }))
     }
 
     /// The record at a place; `None` if it cannot be read.
@@ -327,7 +342,11 @@ impl Letters {
         if !(start..end).contains(offset) {
             return Ok(None);
         }
-        let read = self.feed.read(topic, *partition, *offset, 1).await?;
+        let read = match self.feed.read(topic, *partition, *offset, 1).await {
+            // Retention has just taken it.
+            Err(FeedError::OutOfRange { .. }) => return Ok(None),
+            read => read?,
+        };
         let mut items = read.items.into_iter();
         Ok(items.find_map(|item| match item {
             FeedItem::Record(record) if record.offset == *offset => Some(record),
@@ -353,9 +372,10 @@ fn place(topic: &TopicName, id: LetterId) -> RecordPosition {
     RecordPosition { topic: topic.clone(), partition: id.partition, offset: id.offset }
 }
 
-/// Whether the letter is of a record that was read, and not of a damaged batch or a hole.
+/// Whether the letter is of a record that was read, not of a damaged batch or a hole, and holds its
+/// bytes.
 const fn is_record(letter: &Letter) -> bool {
-    letter.timestamp_ms.is_some()
+    letter.timestamp_ms.is_some() && letter.omitted_bytes.is_none()
 }
 
 /// The record that is sent to the applied topic again.
