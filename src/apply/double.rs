@@ -84,6 +84,8 @@ pub(super) struct MemoryLog {
     pub(super) log_start: AtomicI64,
     /// Of the dead-letter topic.
     pub(super) dlq_start: AtomicI64,
+    /// The longest value that the applied topic takes.
+    pub(super) value_bytes_max: AtomicI64,
     /// Records of each publish of several.
     pub(super) groups: Mutex<Vec<usize>>,
     pub(super) syncs: AtomicI64,
@@ -103,6 +105,7 @@ impl MemoryLog {
             publish_errors: Mutex::default(),
             log_start: AtomicI64::new(0),
             dlq_start: AtomicI64::new(0),
+            value_bytes_max: AtomicI64::new(i64::MAX),
             groups: Mutex::default(),
             syncs: AtomicI64::new(0),
             synced: Mutex::default(),
@@ -183,6 +186,11 @@ impl MemoryLog {
         Offset::new(start.load(Ordering::Relaxed)).unwrap()
     }
 
+    fn fits(&self, record: &OutboundRecord) -> bool {
+        let bytes = i64::try_from(record.value.as_ref().map_or(0, Bytes::len)).unwrap();
+        record.topic != topic() || bytes <= self.value_bytes_max.load(Ordering::Relaxed)
+    }
+
     fn take(&self, record: OutboundRecord) -> RecordPosition {
         let OutboundRecord { topic, timestamp_ms, key, value, headers, .. } = record;
         let count = self.partition_count(&topic);
@@ -210,7 +218,9 @@ impl EventLog for MemoryLog {
     }
 
     fn publish(&self, record: OutboundRecord) -> BoxFuture<'_, Result<RecordPosition, FeedError>> {
-        Box::pin(async move { Ok(self.take(record)) })
+        Box::pin(async move {
+            if self.fits(&record) { Ok(self.take(record)) } else { Err(FeedError::TooLarge) }
+        })
     }
 
     fn publish_all(
@@ -221,6 +231,9 @@ impl EventLog for MemoryLog {
             self.fuse.step().await;
             self.groups.lock().unwrap().push(records.len());
             let error = self.publish_errors.lock().unwrap().pop();
+            if !records.iter().all(|record| self.fits(record)) {
+                return Err(FeedError::TooLarge);
+            }
             let mut records = records.into_iter();
             if let Some(error) = error {
                 if !matches!(error, FeedError::TooLarge) {

@@ -348,3 +348,20 @@ async fn a_letter_is_never_mistaken_for_another_at_its_place() {
     assert_eq!(run.applied.letters().show(id(1)).await.unwrap().1.source, second.source);
     run.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_too_large_to_send_again_holds_up_no_others() {
+    let world = World::new(1);
+    world.send("small");
+    world.send("far too large");
+    world.send("small");
+    let run = world.start();
+    run.caught_up().await;
+    world.log.value_bytes_max.store(5, Ordering::Relaxed);
+    let letters = run.applied.letters();
+    let done = letters.redrive_all(None, START).await.unwrap();
+    assert_eq!((done.redriven, done.skipped), (2, 1));
+    let states = [state_of(&run, 0).await, state_of(&run, 1).await, state_of(&run, 2).await];
+    assert_eq!(states, [LetterState::Redriven, LetterState::Open, LetterState::Redriven]);
+    run.stop().await.unwrap();
+}

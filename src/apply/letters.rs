@@ -120,7 +120,7 @@ pub struct Redriven {
 pub struct BulkRedriven {
     /// Letters that were sent again.
     pub redriven: u64,
-    /// Letters that hold no record to send again.
+    /// Letters that hold no record to send again, or one that the topic does not take.
     pub skipped: u64,
     /// Where to go on; `None` at the end.
     pub next: Option<BulkPlace>,
@@ -251,7 +251,7 @@ impl Letters {
         let letters = page.letters.into_iter();
         let mut left = letters.filter(|(_, stored)| stored.at_ms <= until_ms).peekable();
         while left.peek().is_some() {
-            let (mut records, mut states, mut bytes) = (Vec::new(), Vec::new(), 0_usize);
+            let (mut group, mut bytes) = (Vec::new(), 0_usize);
             while bytes < BULK_BYTES_MAX
                 && let Some((place, stored)) = left.next()
             {
@@ -261,16 +261,45 @@ impl Letters {
                     continue;
                 }
                 bytes += letter.record_bytes();
-                done.redriven += 1;
-                records.push(redriven(letter));
-                states.push((place, LetterState::Redriven));
+                group.push((place, redriven(letter)));
             }
-            if !records.is_empty() {
-                self.feed.publish_all(records).await?;
+            let count = group.len();
+            let states = self.publish_group(group).await?;
+            done.redriven += u64::try_from(states.len()).expect("fits in memory");
+            done.skipped += u64::try_from(count - states.len()).expect("fits in memory");
+            if !states.is_empty() {
                 self.note(states).await?;
             }
         }
         Ok(done)
+    }
+
+    /// Publishes letters of a bulk redrive, but for those that the topic does not take: a producer
+    /// may have compressed them, and we do not. Returns what is to be noted.
+    async fn publish_group(
+        &self,
+        group: Vec<(RecordPosition, OutboundRecord)>,
+    ) -> Result<Vec<(RecordPosition, LetterState)>, FeedError> {
+        let noted = |(place, _)| (place, LetterState::Redriven);
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.feed.publish_all(group.iter().map(|(_, record)| record.clone()).collect()).await
+        {
+            Ok(_) => return Ok(group.into_iter().map(noted).collect()),
+            Err(FeedError::TooLarge) => (),
+            Err(error) => return Err(error),
+        }
+        // Some may be there already, and are duplicates then.
+        let mut states = Vec::new();
+        for letter in group {
+            match self.feed.publish(letter.1.clone()).await {
+                Ok(_) => states.push(noted(letter)),
+                Err(FeedError::TooLarge) => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(states)
     }
 
     /// Leaves a letter as it is, for good. Durable when this returns.

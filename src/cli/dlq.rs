@@ -216,7 +216,9 @@ async fn redrive_all(client: &AdminClient, which: &str, is_json: bool) -> Result
     let answer = serde_json::json!({ "redriven": redriven, "skipped": skipped });
     print(&answer, is_json, |_| match skipped {
         0 => format!("{redriven} redriven"),
-        skipped => format!("{redriven} redriven, {skipped} skipped: they hold no record"),
+        skipped => {
+            format!("{redriven} redriven, {skipped} skipped: no record, or one that is too large")
+        }
     })
 }
 
