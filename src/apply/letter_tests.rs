@@ -17,6 +17,8 @@ use crate::{
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
 
+/// The clock of a [`World`].
+const NOW_MS: i64 = 1_000_000;
 const START: BulkPlace = BulkPlace { after: None, until_ms: i64::MAX };
 
 fn id(at: usize) -> LetterId {
@@ -147,16 +149,16 @@ async fn all_open_letters_of_a_reason_are_sent_again() {
     let refused = letters.redrive(id(hole), None).await;
     assert!(matches!(refused, Err(LettersError::NotARecord(Reason::Hole))));
 
-    let done = letters.redrive_all(Some(Reason::WrongUser), START).await.unwrap();
+    let done = letters.redrive_all(Some(Reason::WrongUser), START, NOW_MS).await.unwrap();
     assert_eq!((done.redriven, done.skipped, done.next), (3, 0, None));
     settled(&world, &run).await;
     // They are bad still, and new letters of the same events; two others were open, and the hole.
-    let done = letters.redrive_all(None, START).await.unwrap();
+    let done = letters.redrive_all(None, START, NOW_MS).await.unwrap();
     assert_eq!((done.redriven, done.skipped), (5, 1));
     settled(&world, &run).await;
     // Of those that came since, none is taken by a redrive that began before.
     let before = BulkPlace { after: None, until_ms: 999_999 };
-    assert_eq!(letters.redrive_all(None, before).await.unwrap().redriven, 0);
+    assert_eq!(letters.redrive_all(None, before, NOW_MS).await.unwrap().redriven, 0);
     let dismissed = state_of(&run, 0).await;
     assert_eq!(dismissed, LetterState::Dismissed);
     letters.redrive(id(0), None).await.unwrap();
@@ -286,7 +288,7 @@ async fn letters_whose_bytes_retention_took_hold_up_no_others() {
         assert_eq!((letter.value.clone(), letter.omitted_bytes), (None, Some(5)));
         let refused = letters.redrive(id(0), None).await;
         assert!(matches!(refused, Err(LettersError::NotARecord(Reason::InvalidJson))));
-        let done = letters.redrive_all(None, START).await.unwrap();
+        let done = letters.redrive_all(None, START, NOW_MS).await.unwrap();
         assert_eq!((done.redriven, done.skipped), (1, 1), "bare: {is_bare}");
         assert_eq!(state_of(&run, 0).await, LetterState::Open);
         // A mended value needs no bytes of the old one.
@@ -314,7 +316,7 @@ async fn a_bulk_redrive_holds_few_bytes_of_records_without_values() {
     let run = world.start();
     run.caught_up().await;
     world.log.groups.lock().unwrap().clear();
-    let done = run.applied.letters().redrive_all(None, START).await.unwrap();
+    let done = run.applied.letters().redrive_all(None, START, NOW_MS).await.unwrap();
     assert_eq!(done.redriven, 9);
     assert_eq!(world.log.groups.lock().unwrap()[..2], [4, 4]);
     run.stop().await.unwrap();
@@ -359,9 +361,30 @@ async fn a_letter_too_large_to_send_again_holds_up_no_others() {
     run.caught_up().await;
     world.log.value_bytes_max.store(5, Ordering::Relaxed);
     let letters = run.applied.letters();
-    let done = letters.redrive_all(None, START).await.unwrap();
+    let done = letters.redrive_all(None, START, NOW_MS).await.unwrap();
     assert_eq!((done.redriven, done.skipped), (2, 1));
     let states = [state_of(&run, 0).await, state_of(&run, 1).await, state_of(&run, 2).await];
     assert_eq!(states, [LetterState::Redriven, LetterState::Open, LetterState::Redriven]);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_noted_before_the_clock_was_set_back_are_sent_again() {
+    let world = World::new(1);
+    world.send("not json");
+    let run = world.start();
+    run.caught_up().await;
+    world.clock.set(500_000);
+    let from = BulkPlace { after: None, until_ms: 500_000 };
+    let letters = run.applied.letters();
+    assert_eq!(letters.redrive_all(None, from, 500_000).await.unwrap().redriven, 1);
+    settled(&world, &run).await;
+    world.clock.set(500_001);
+    world.send("not json either");
+    let mut outcome = run.applied.expect(EventId::new("last").unwrap());
+    world.send(&event("marker", "last", r#"{"at":1}"#));
+    outcome.outcome().await.unwrap();
+    let done = letters.redrive_all(None, BulkPlace { until_ms: 499_999, ..from }, 500_001).await;
+    assert_eq!(done.unwrap().redriven, 0, "what has come since");
     run.stop().await.unwrap();
 }

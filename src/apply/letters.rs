@@ -233,7 +233,8 @@ impl Letters {
         Ok(Redriven { record, event_id, outcome })
     }
 
-    /// Sends open letters from a place on again, oldest first, at most [`BULK_LETTERS_MAX`].
+    /// Sends open letters from a place on again, oldest first, at most [`BULK_LETTERS_MAX`]. A letter
+    /// noted later than `now_ms` is older than a clock that was set back.
     ///
     /// # Errors
     /// The store or the log failed; some letters may have been sent again.
@@ -241,6 +242,7 @@ impl Letters {
         &self,
         reason: Option<Reason>,
         from: BulkPlace,
+        now_ms: i64,
     ) -> Result<BulkRedriven, LettersError> {
         let filter = LetterFilter { reason, state: Some(LetterState::Open) };
         let BulkPlace { after, until_ms } = from;
@@ -249,7 +251,8 @@ impl Letters {
         let next = next.map(|after| BulkPlace { after, until_ms });
         let mut done = BulkRedriven { next, ..BulkRedriven::default() };
         let letters = page.letters.into_iter();
-        let mut left = letters.filter(|(_, stored)| stored.at_ms <= until_ms).peekable();
+        let is_meant = |stored: &StoredLetter| stored.at_ms <= until_ms || now_ms < stored.at_ms;
+        let mut left = letters.filter(|(_, stored)| is_meant(stored)).peekable();
         while left.peek().is_some() {
             let (mut group, mut bytes) = (Vec::new(), 0_usize);
             while bytes < BULK_BYTES_MAX
