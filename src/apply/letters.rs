@@ -233,8 +233,8 @@ impl Letters {
         Ok(Redriven { record, event_id, outcome })
     }
 
-    /// Sends open letters from a place on again, oldest first, at most [`BULK_LETTERS_MAX`]. A letter
-    /// noted later than `now_ms` is older than a clock that was set back.
+    /// Sends open letters from a place on again, oldest first, at most [`BULK_LETTERS_MAX`]. One
+    /// that was noted later than `now_ms` is older than a clock that was set back.
     ///
     /// # Errors
     /// The store or the log failed; some letters may have been sent again.

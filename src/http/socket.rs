@@ -648,14 +648,12 @@ impl Timers {
         if is_due(self.close_at) {
             return Err(CloseCode::GoingAway);
         }
-        // Looked at whatever is due: the wall clock may have been set on, or the machine have slept,
-        // which the other clock does not tell. A ping is due soon.
+        // Whatever is due, and a ping is soon: the wall clock may have been set on, or the machine
+        // have slept, which the other clock does not tell.
         if self.expires_at_ms.is_some_and(|at| at <= now_ms) {
             return Err(CloseCode::Token);
         }
-        if self.expires_at_ms.is_some() {
-            self.arm_expiry(now, now_ms);
-        }
+        self.arm_expiry(now, now_ms);
         if is_due(self.pong_by) {
             return Err(CloseCode::NoPong);
         }
