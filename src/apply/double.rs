@@ -82,6 +82,12 @@ pub(super) struct MemoryLog {
     /// Answers to the next publishes; an error comes after the first record was taken.
     pub(super) publish_errors: Mutex<Vec<FeedError>>,
     pub(super) log_start: AtomicI64,
+    /// Of the dead-letter topic.
+    pub(super) dlq_start: AtomicI64,
+    /// The longest value that the applied topic takes.
+    pub(super) value_bytes_max: AtomicI64,
+    /// Records of each publish of several.
+    pub(super) groups: Mutex<Vec<usize>>,
     pub(super) syncs: AtomicI64,
     /// Log ends up to which topics were synced; the last partition counts.
     pub(super) synced: Mutex<HashMap<TopicName, Offset>>,
@@ -98,6 +104,9 @@ impl MemoryLog {
             fuse,
             publish_errors: Mutex::default(),
             log_start: AtomicI64::new(0),
+            dlq_start: AtomicI64::new(0),
+            value_bytes_max: AtomicI64::new(i64::MAX),
+            groups: Mutex::default(),
             syncs: AtomicI64::new(0),
             synced: Mutex::default(),
             progress: Mutex::default(),
@@ -147,6 +156,14 @@ impl MemoryLog {
         offset
     }
 
+    /// Puts another record in the place of one of the first partition.
+    pub(super) fn replace(&self, topic: &TopicName, at: usize, record: OutboundRecord) {
+        let OutboundRecord { key, value, headers, .. } = record;
+        let record = FeedRecord { offset: offset(at), timestamp_ms: 0, key, value, headers };
+        let place = (topic.clone(), Partition::ZERO);
+        self.partitions.lock().unwrap().get_mut(&place).unwrap()[at] = FeedItem::Record(record);
+    }
+
     pub(super) fn records(&self, topic: &TopicName) -> Vec<FeedRecord> {
         let partitions = self.partitions.lock().unwrap();
         let items = partitions.iter().filter(|((name, _), _)| name == topic).flat_map(|(_, l)| l);
@@ -165,7 +182,13 @@ impl MemoryLog {
 
     fn start(&self, topic: &TopicName) -> Offset {
         let is_ours = *topic == self::topic();
-        Offset::new(if is_ours { self.log_start.load(Ordering::Relaxed) } else { 0 }).unwrap()
+        let start = if is_ours { &self.log_start } else { &self.dlq_start };
+        Offset::new(start.load(Ordering::Relaxed)).unwrap()
+    }
+
+    fn fits(&self, record: &OutboundRecord) -> bool {
+        let bytes = i64::try_from(record.value.as_ref().map_or(0, Bytes::len)).unwrap();
+        record.topic != topic() || bytes <= self.value_bytes_max.load(Ordering::Relaxed)
     }
 
     fn take(&self, record: OutboundRecord) -> RecordPosition {
@@ -195,7 +218,9 @@ impl EventLog for MemoryLog {
     }
 
     fn publish(&self, record: OutboundRecord) -> BoxFuture<'_, Result<RecordPosition, FeedError>> {
-        Box::pin(async move { Ok(self.take(record)) })
+        Box::pin(async move {
+            if self.fits(&record) { Ok(self.take(record)) } else { Err(FeedError::TooLarge) }
+        })
     }
 
     fn publish_all(
@@ -204,7 +229,11 @@ impl EventLog for MemoryLog {
     ) -> BoxFuture<'_, Result<Vec<RecordPosition>, FeedError>> {
         Box::pin(async move {
             self.fuse.step().await;
+            self.groups.lock().unwrap().push(records.len());
             let error = self.publish_errors.lock().unwrap().pop();
+            if !records.iter().all(|record| self.fits(record)) {
+                return Err(FeedError::TooLarge);
+            }
             let mut records = records.into_iter();
             if let Some(error) = error {
                 if !matches!(error, FeedError::TooLarge) {
@@ -346,7 +375,7 @@ impl State {
         }
         for (place, state) in writes.letter_states {
             if let Some(letter) = self.letters.get_mut(&place) {
-                letter.state = state;
+                letter.state = letter.state.then(state);
             }
         }
     }

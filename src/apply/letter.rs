@@ -128,6 +128,13 @@ impl Letter {
         self.omitted_bytes.unwrap_or(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 
+    /// Bytes of the record: key, value and headers.
+    pub(super) fn record_bytes(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|(name, value)| name.len() + length(value));
+        length(&self.key) + length(&self.value) + headers.sum::<usize>()
+    }
+
     /// The id under which the record is sent again: the event's own, or its place where it has none
     /// or where that id belongs to another event.
     pub fn redrive_id(&self) -> EventId {

@@ -15,7 +15,10 @@ use crate::{
     task::transition::Reason,
 };
 use bytes::Bytes;
+use std::sync::atomic::Ordering;
 
+/// The clock of a [`World`].
+const NOW_MS: i64 = 1_000_000;
 const START: BulkPlace = BulkPlace { after: None, until_ms: i64::MAX };
 
 fn id(at: usize) -> LetterId {
@@ -146,16 +149,16 @@ async fn all_open_letters_of_a_reason_are_sent_again() {
     let refused = letters.redrive(id(hole), None).await;
     assert!(matches!(refused, Err(LettersError::NotARecord(Reason::Hole))));
 
-    let done = letters.redrive_all(Some(Reason::WrongUser), START).await.unwrap();
+    let done = letters.redrive_all(Some(Reason::WrongUser), START, NOW_MS).await.unwrap();
     assert_eq!((done.redriven, done.skipped, done.next), (3, 0, None));
     settled(&world, &run).await;
     // They are bad still, and new letters of the same events; two others were open, and the hole.
-    let done = letters.redrive_all(None, START).await.unwrap();
+    let done = letters.redrive_all(None, START, NOW_MS).await.unwrap();
     assert_eq!((done.redriven, done.skipped), (5, 1));
     settled(&world, &run).await;
     // Of those that came since, none is taken by a redrive that began before.
     let before = BulkPlace { after: None, until_ms: 999_999 };
-    assert_eq!(letters.redrive_all(None, before).await.unwrap().redriven, 0);
+    assert_eq!(letters.redrive_all(None, before, NOW_MS).await.unwrap().redriven, 0);
     let dismissed = state_of(&run, 0).await;
     assert_eq!(dismissed, LetterState::Dismissed);
     letters.redrive(id(0), None).await.unwrap();
@@ -262,5 +265,126 @@ async fn a_record_with_as_many_headers_as_can_be_leaves_its_bytes_at_the_source(
     assert!(world.log.records(&dlq())[0].headers.len() < 20);
     let (_, letter) = run.applied.letters().show(id(0)).await.unwrap();
     assert_eq!(letter.headers.len(), 10_000);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_whose_bytes_retention_took_hold_up_no_others() {
+    for is_bare in [false, true] {
+        let world = World::new(1);
+        if is_bare {
+            *world.log.publish_errors.lock().unwrap() =
+                vec![FeedError::TooLarge, FeedError::TooLarge];
+        }
+        world.send("first");
+        let run = world.start();
+        run.caught_up().await;
+        world.send("second");
+        settled(&world, &run).await;
+        world.log.log_start.store(1, Ordering::Relaxed);
+        world.log.dlq_start.store(i64::from(!is_bare), Ordering::Relaxed);
+        let letters = run.applied.letters();
+        let (_, letter) = letters.show(id(0)).await.unwrap();
+        assert_eq!((letter.value.clone(), letter.omitted_bytes), (None, Some(5)));
+        let refused = letters.redrive(id(0), None).await;
+        assert!(matches!(refused, Err(LettersError::NotARecord(Reason::InvalidJson))));
+        let done = letters.redrive_all(None, START, NOW_MS).await.unwrap();
+        assert_eq!((done.redriven, done.skipped), (1, 1), "bare: {is_bare}");
+        assert_eq!(state_of(&run, 0).await, LetterState::Open);
+        // A mended value needs no bytes of the old one.
+        let mended = Bytes::from(created("e", "t", "a"));
+        let mut sent = letters.redrive(id(0), Some(mended)).await.unwrap();
+        assert!(matches!(sent.outcome.outcome().await, Some(Outcome::Applied { .. })));
+        run.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulk_redrive_holds_few_bytes_of_records_without_values() {
+    let world = World::new(1);
+    let key = Bytes::from(vec![b'k'; 1 << 20]);
+    for _ in 0..9 {
+        let (key, value, headers) = (Some(key.clone()), None, Vec::new());
+        world.log.produce_record(0, |offset| FeedRecord {
+            offset,
+            timestamp_ms: 7,
+            key: key.clone(),
+            value: value.clone(),
+            headers: headers.clone(),
+        });
+    }
+    let run = world.start();
+    run.caught_up().await;
+    world.log.groups.lock().unwrap().clear();
+    let done = run.applied.letters().redrive_all(None, START, NOW_MS).await.unwrap();
+    assert_eq!(done.redriven, 9);
+    assert_eq!(world.log.groups.lock().unwrap()[..2], [4, 4]);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_redriven_and_dismissed_at_once_was_redriven() {
+    let world = World::new(1);
+    world.send("not json");
+    let run = world.start();
+    run.caught_up().await;
+    let letters = run.applied.letters();
+    let (redriven, dismissed) = tokio::join!(letters.redrive(id(0), None), letters.dismiss(id(0)));
+    assert!(redriven.is_ok());
+    assert!(matches!(dismissed, Err(LettersError::Redriven)));
+    assert_eq!(state_of(&run, 0).await, LetterState::Redriven);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_is_never_mistaken_for_another_at_its_place() {
+    let world = World::new(1);
+    world.send("first");
+    world.send("second");
+    let run = world.start();
+    run.caught_up().await;
+    let (_, second) = run.applied.letters().show(id(1)).await.unwrap();
+    let mut other = second.clone();
+    other.source.topic = TopicName::new("others").unwrap();
+    world.log.replace(&dlq(), 1, other.to_record(&dlq()));
+    assert_eq!(run.applied.letters().show(id(1)).await.unwrap().1.source, second.source);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_too_large_to_send_again_holds_up_no_others() {
+    let world = World::new(1);
+    world.send("small");
+    world.send("far too large");
+    world.send("small");
+    let run = world.start();
+    run.caught_up().await;
+    world.log.value_bytes_max.store(5, Ordering::Relaxed);
+    let letters = run.applied.letters();
+    let done = letters.redrive_all(None, START, NOW_MS).await.unwrap();
+    assert_eq!((done.redriven, done.skipped), (2, 1));
+    let states = [state_of(&run, 0).await, state_of(&run, 1).await, state_of(&run, 2).await];
+    assert_eq!(states, [LetterState::Redriven, LetterState::Open, LetterState::Redriven]);
+    run.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_noted_before_the_clock_was_set_back_are_sent_again() {
+    let world = World::new(1);
+    world.send("not json");
+    let run = world.start();
+    run.caught_up().await;
+    world.clock.set(500_000);
+    let from = BulkPlace { after: None, until_ms: 500_000 };
+    let letters = run.applied.letters();
+    assert_eq!(letters.redrive_all(None, from, 500_000).await.unwrap().redriven, 1);
+    settled(&world, &run).await;
+    world.clock.set(500_001);
+    world.send("not json either");
+    let mut outcome = run.applied.expect(EventId::new("last").unwrap());
+    world.send(&event("marker", "last", r#"{"at":1}"#));
+    outcome.outcome().await.unwrap();
+    let done = letters.redrive_all(None, BulkPlace { until_ms: 499_999, ..from }, 500_001).await;
+    assert_eq!(done.unwrap().redriven, 0, "what has come since");
     run.stop().await.unwrap();
 }

@@ -35,8 +35,8 @@ pub(super) const COMMANDS_MAX: usize = 16;
 const NOTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most letters that one [`Letters::redrive_all`] sends again.
 const BULK_LETTERS_MAX: usize = 500;
-/// After so many bytes of values a bulk redrive publishes what it has.
-const BULK_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// After so many bytes of records a bulk redrive publishes what it has.
+const BULK_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A letter's id: its place on the dead-letter topic. Text form `<partition>-<offset>`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -120,7 +120,7 @@ pub struct Redriven {
 pub struct BulkRedriven {
     /// Letters that were sent again.
     pub redriven: u64,
-    /// Letters that hold no record to send again.
+    /// Letters that hold no record to send again, or one that the topic does not take.
     pub skipped: u64,
     /// Where to go on; `None` at the end.
     pub next: Option<BulkPlace>,
@@ -233,7 +233,8 @@ impl Letters {
         Ok(Redriven { record, event_id, outcome })
     }
 
-    /// Sends open letters from a place on again, oldest first, at most `BULK_LETTERS_MAX`.
+    /// Sends open letters from a place on again, oldest first, at most `BULK_LETTERS_MAX`. One
+    /// that was noted later than `now_ms` is older than a clock that was set back.
     ///
     /// # Errors
     /// The store or the log failed; some letters may have been sent again.
@@ -241,6 +242,7 @@ impl Letters {
         &self,
         reason: Option<Reason>,
         from: BulkPlace,
+        now_ms: i64,
     ) -> Result<BulkRedriven, LettersError> {
         let filter = LetterFilter { reason, state: Some(LetterState::Open) };
         let BulkPlace { after, until_ms } = from;
@@ -249,9 +251,10 @@ impl Letters {
         let next = next.map(|after| BulkPlace { after, until_ms });
         let mut done = BulkRedriven { next, ..BulkRedriven::default() };
         let letters = page.letters.into_iter();
-        let mut left = letters.filter(|(_, stored)| stored.at_ms <= until_ms).peekable();
+        let is_meant = |stored: &StoredLetter| stored.at_ms <= until_ms || now_ms < stored.at_ms;
+        let mut left = letters.filter(|(_, stored)| is_meant(stored)).peekable();
         while left.peek().is_some() {
-            let (mut records, mut states, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut group, mut bytes) = (Vec::new(), 0_usize);
             while bytes < BULK_BYTES_MAX
                 && let Some((place, stored)) = left.next()
             {
@@ -260,17 +263,46 @@ impl Letters {
                     done.skipped += 1;
                     continue;
                 }
-                bytes += stored.value_bytes;
-                done.redriven += 1;
-                records.push(redriven(letter));
-                states.push((place, LetterState::Redriven));
+                bytes += letter.record_bytes();
+                group.push((place, redriven(letter)));
             }
-            if !records.is_empty() {
-                self.feed.publish_all(records).await?;
+            let count = group.len();
+            let states = self.publish_group(group).await?;
+            done.redriven += u64::try_from(states.len()).expect("fits in memory");
+            done.skipped += u64::try_from(count - states.len()).expect("fits in memory");
+            if !states.is_empty() {
                 self.note(states).await?;
             }
         }
         Ok(done)
+    }
+
+    /// Publishes letters of a bulk redrive, but for those that the topic does not take: a producer
+    /// may have compressed them, and we do not. Returns what is to be noted.
+    async fn publish_group(
+        &self,
+        group: Vec<(RecordPosition, OutboundRecord)>,
+    ) -> Result<Vec<(RecordPosition, LetterState)>, FeedError> {
+        let noted = |(place, _)| (place, LetterState::Redriven);
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.feed.publish_all(group.iter().map(|(_, record)| record.clone()).collect()).await
+        {
+            Ok(_) => return Ok(group.into_iter().map(noted).collect()),
+            Err(FeedError::TooLarge) => (),
+            Err(error) => return Err(error),
+        }
+        // Some may be there already, and are duplicates then.
+        let mut states = Vec::new();
+        for letter in group {
+            match self.feed.publish(letter.1.clone()).await {
+                Ok(_) => states.push(noted(letter)),
+                Err(FeedError::TooLarge) => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(states)
     }
 
     /// Leaves a letter as it is, for good. Durable when this returns.
@@ -282,7 +314,14 @@ impl Letters {
         match stored.state {
             LetterState::Dismissed => Ok(()),
             LetterState::Redriven => Err(LettersError::Redriven),
-            LetterState::Open => self.note(vec![(place, LetterState::Dismissed)]).await,
+            LetterState::Open => {
+                self.note(vec![(place, LetterState::Dismissed)]).await?;
+                // A redrive may have been noted before.
+                match self.find(id).await?.1.state {
+                    LetterState::Redriven => Err(LettersError::Redriven),
+                    LetterState::Open | LetterState::Dismissed => Ok(()),
+                }
+            }
         }
     }
 
@@ -297,13 +336,16 @@ impl Letters {
         Ok((place, stored))
     }
 
-    /// The letter's bytes; where they are not on the topic or cannot be read, those at the source.
+    /// The letter's bytes; where they are not on the topic or cannot be read, those at the source;
+    /// where retention has taken these, too, none, which are told as omitted.
     async fn read_letter(
         &self,
         place: &RecordPosition,
         stored: &StoredLetter,
     ) -> Result<Letter, LettersError> {
         let letter = self.read_record(place).await?.and_then(|record| Letter::parse(&record));
+        // Whatever else came to that place: it is sent to where the letter says.
+        let letter = letter.filter(|letter| letter.source == stored.source);
         if let Some(letter) = &letter
             && letter.omitted_bytes.is_none()
         {
@@ -317,7 +359,12 @@ impl Letters {
         let of_source = source.map(|record| {
             Letter::of_record(&stored.source, &record, stored.event_id.as_ref(), why)
         });
-        of_source.or(letter).ok_or(LettersError::NotARecord(stored.reason))
+        Ok(of_source.or(letter).unwrap_or_else(|| Letter {
+            end: stored.end,
+            event_id: stored.event_id.clone(),
+            omitted_bytes: Some(stored.value_bytes),
+            ..Letter::unreadable(&stored.source, None, why)
+        }))
     }
 
     /// The record at a place; `None` if it cannot be read.
@@ -327,7 +374,11 @@ impl Letters {
         if !(start..end).contains(offset) {
             return Ok(None);
         }
-        let read = self.feed.read(topic, *partition, *offset, 1).await?;
+        let read = match self.feed.read(topic, *partition, *offset, 1).await {
+            // Retention has just taken it.
+            Err(FeedError::OutOfRange { .. }) => return Ok(None),
+            read => read?,
+        };
         let mut items = read.items.into_iter();
         Ok(items.find_map(|item| match item {
             FeedItem::Record(record) if record.offset == *offset => Some(record),
@@ -353,9 +404,10 @@ fn place(topic: &TopicName, id: LetterId) -> RecordPosition {
     RecordPosition { topic: topic.clone(), partition: id.partition, offset: id.offset }
 }
 
-/// Whether the letter is of a record that was read, and not of a damaged batch or a hole.
+/// Whether the letter is of a record that was read, not of a damaged batch or a hole, and holds its
+/// bytes.
 const fn is_record(letter: &Letter) -> bool {
-    letter.timestamp_ms.is_some()
+    letter.timestamp_ms.is_some() && letter.omitted_bytes.is_none()
 }
 
 /// The record that is sent to the applied topic again.

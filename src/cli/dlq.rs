@@ -151,7 +151,7 @@ async fn show(args: ShowArgs, outer: &Flags) -> Result<(), Failure> {
     let path = letter_path(&args.id)?;
     let letter = args.admin.client(outer)?.get(&path).await?;
     if args.value {
-        let value = bytes(&letter, "value")?.unwrap_or_default();
+        let value = value_of(&letter)?;
         let mut out = io::stdout().lock();
         out.write_all(&value)?;
         return Ok(out.flush()?);
@@ -216,7 +216,9 @@ async fn redrive_all(client: &AdminClient, which: &str, is_json: bool) -> Result
     let answer = serde_json::json!({ "redriven": redriven, "skipped": skipped });
     print(&answer, is_json, |_| match skipped {
         0 => format!("{redriven} redriven"),
-        skipped => format!("{redriven} redriven, {skipped} skipped: they hold no record"),
+        skipped => {
+            format!("{redriven} redriven, {skipped} skipped: no record, or one that is too large")
+        }
     })
 }
 
@@ -280,10 +282,34 @@ fn shown(of: &Value, name: &str) -> String {
     }
 }
 
+/// The value, byte for byte; a failure where the letter is of one and retention has taken it.
+fn value_of(letter: &Value) -> Result<Vec<u8>, Failure> {
+    let value = bytes(letter, "value")?;
+    if value.is_none() && letter["value_bytes"].as_u64() > Some(0) {
+        return Err(Failure::Failed("its bytes are gone: retention has taken them".to_owned()));
+    }
+    Ok(value.unwrap_or_default())
+}
+
 fn bytes(of: &Value, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     if let Some(base64) = of[format!("{name}_base64")].as_str() {
         let decoded = BASE64_STANDARD.decode(base64);
         return decoded.map(Some).map_err(|error| Failure::Failed(error.to_string()));
     }
     Ok(of[name].as_str().map(|text| text.as_bytes().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_value_that_is_gone_is_not_an_empty_one() {
+        let value = |letter: Value| value_of(&letter).ok();
+        assert_eq!(value(json!({ "value": null, "value_bytes": 3 })), None);
+        assert_eq!(value(json!({ "value": null, "value_bytes": 0 })), Some(Vec::new()));
+        assert_eq!(value(json!({ "value": "abc", "value_bytes": 3 })), Some(b"abc".to_vec()));
+        assert_eq!(value(json!({ "value_base64": "/w==", "value_bytes": 1 })), Some(vec![255]));
+    }
 }

@@ -25,7 +25,7 @@ use axum::{
     Extension,
     body::Body,
     extract::{Request, State as AxumState},
-    http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, Version, header},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header},
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -161,7 +161,9 @@ fn check_handshake(request: &Request) -> Result<String, Problem> {
             items.map(str::trim).any(|item| item.eq_ignore_ascii_case(token))
         })
     };
-    let is_upgrade = request.version() == Version::HTTP_11
+    // The router gives HEAD to whoever takes GET.
+    let is_upgrade = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
         && has(header::CONNECTION, "upgrade")
         && has(header::UPGRADE, "websocket");
     let version = headers.get(header::SEC_WEBSOCKET_VERSION);
@@ -646,12 +648,12 @@ impl Timers {
         if is_due(self.close_at) {
             return Err(CloseCode::GoingAway);
         }
-        if is_due(self.expiry_check_at) {
-            if self.expires_at_ms.is_some_and(|at| at <= now_ms) {
-                return Err(CloseCode::Token);
-            }
-            self.arm_expiry(now, now_ms);
+        // Whatever is due, and a ping is soon: the wall clock may have been set on, or the machine
+        // have slept, which the other clock does not tell.
+        if self.expires_at_ms.is_some_and(|at| at <= now_ms) {
+            return Err(CloseCode::Token);
         }
+        self.arm_expiry(now, now_ms);
         if is_due(self.pong_by) {
             return Err(CloseCode::NoPong);
         }
@@ -712,6 +714,9 @@ mod tests {
         assert_eq!(timers.next(), start + S);
         assert_eq!(timers.fired(start + S, 1_500), Ok(false), "the wall clock was set back");
         assert_eq!(timers.fired(start + 2 * S, 2_000), Err(CloseCode::Token));
+        let mut timers = timers_of(Some(3_600_000), start, 0);
+        let pinged = start + PING_INTERVAL;
+        assert_eq!(timers.fired(pinged, 3_600_000), Err(CloseCode::Token), "it was set on");
         let far = timers_of(Some(i64::MAX), start, i64::MIN);
         assert_eq!(far.expiry_check_at, Some(start + EXPIRY_CHECK_MAX));
     }

@@ -20,6 +20,16 @@ pub enum LetterState {
 impl LetterState {
     const ALL: [Self; 3] = [Self::Open, Self::Redriven, Self::Dismissed];
 
+    /// The state once `decided` is noted: what was sent again cannot be dismissed, even where the
+    /// two were decided at once.
+    #[must_use]
+    pub const fn then(self, decided: Self) -> Self {
+        match (self, decided) {
+            (Self::Redriven, Self::Dismissed) => Self::Redriven,
+            _ => decided,
+        }
+    }
+
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -122,12 +122,14 @@ pub(super) async fn redrive_all(
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(&uri, false)?;
-    let start = BulkPlace { after: None, until_ms: state.parts.clock.now_ms() };
+    let now_ms = state.parts.clock.now_ms();
+    let start = BulkPlace { after: None, until_ms: now_ms };
     if !query.is_all && query.filter.reason.is_none() {
         return Err(Problem::with_detail(Code::InvalidParameter, "give all=true or a reason"));
     }
     let letters = state.parts.applied.letters();
-    let done = letters.redrive_all(query.filter.reason, query.from.unwrap_or(start)).await?;
+    let from = query.from.unwrap_or(start);
+    let done = letters.redrive_all(query.filter.reason, from, now_ms).await?;
     let answer = json!({
         "redriven": done.redriven,
         "skipped": done.skipped,

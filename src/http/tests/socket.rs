@@ -113,6 +113,8 @@ async fn the_handshake_is_checked() {
         let reply = daemon.request(&format!("GET {good}"), &headers, "").await;
         assert_eq!(reply.outcome(), expected, "{headers:?}");
     }
+    let all = [base[0], base[1], key, version];
+    assert_eq!(daemon.request(&format!("HEAD {good}"), &all, "").await.status, 426);
     let reply = daemon.request(&format!("GET {good}"), &[base[0], base[1], key], "").await;
     assert_eq!(reply.header("sec-websocket-version"), "13");
 }

@@ -120,9 +120,10 @@ pub(super) fn write(transaction: &WriteTransaction, writes: &WriteSet) -> Result
         let known =
             table.get(key(place))?.map(|row| sum::open(TABLE, key(place), row.value(), decode));
         let Some(known) = known.transpose()? else { continue };
-        change += i64::from(*state == LetterState::Open);
+        let state = known.state.then(*state);
+        change += i64::from(state == LetterState::Open);
         change -= i64::from(known.state == LetterState::Open);
-        let letter = StoredLetter { state: *state, ..known };
+        let letter = StoredLetter { state, ..known };
         table.insert(key(place), &seal(place, &letter)[..])?;
     }
     Ok(change)
@@ -290,7 +291,11 @@ mod tests {
         };
         let reasons = [Reason::InvalidJson, Reason::Hole, Reason::InvalidJson];
         let added: Vec<_> = (0..).zip(reasons).map(|(n, r)| (at(n), letter(r))).collect();
-        let states = vec![(at(0), LetterState::Redriven), (at(99), LetterState::Dismissed)];
+        let states = vec![
+            (at(0), LetterState::Redriven),
+            (at(0), LetterState::Dismissed),
+            (at(99), LetterState::Dismissed),
+        ];
         let (letters, letter_states) = (added.clone(), states);
         let store = RedbStore::open(
             &path,
