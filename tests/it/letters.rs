@@ -128,8 +128,10 @@ async fn rest_does_what_the_command_line_does() {
     assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("dismissed")));
     let answer = admin.post(&format!("{path}/0-0/dismiss"), &json!({})).await;
     assert_eq!((answer.status, &answer.json()["code"]), (409, &json!("letter_redriven")));
-    let answer = admin.post(&format!("{path}/redrive"), &json!({})).await;
-    assert_eq!(answer.status, 400);
+    for query in ["", "?all=false", "?all=null&reason=missing_user", "?all=1"] {
+        let answer = admin.post(&format!("{path}/redrive{query}"), &json!({})).await;
+        assert_eq!(answer.status, 400, "{query}");
+    }
     let answer = admin.post(&format!("{path}/redrive?all=true"), &json!({})).await;
     assert_eq!(answer.json(), json!({"redriven": 3, "skipped": 0, "next": null}));
     letters_when(&daemon, 8).await;

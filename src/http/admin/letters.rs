@@ -216,7 +216,7 @@ impl Query {
                     query.filter.state = Some(LetterState::parse(&value).ok_or_else(unknown)?);
                 }
                 "limit" if is_list => query.limit = list::limit(&value)?,
-                "all" if !is_list => query.is_all = value == "true",
+                "all" if !is_list => query.is_all = list::boolean("all", &value)?,
                 // Who asks (development mode); read with the token.
                 "user" => (),
                 _ => return Err(list::unknown(&name)),
