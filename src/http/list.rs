@@ -78,7 +78,7 @@ impl ListQuery {
 
     fn put(&mut self, name: &str, value: String) -> Result<(), Problem> {
         match name {
-            "completed" => self.filter.completed = Some(boolean("completed", &value)?),
+            "completed" => self.filter.completed = Some(completed(&value)?),
             "priority" => {
                 let priority = Priority::parse(&value).ok_or_else(|| {
                     Problem::parameter("priority", "one of low, medium, high, urgent")
@@ -112,11 +112,11 @@ impl ListQuery {
     }
 }
 
-pub(super) fn boolean(name: &'static str, value: &str) -> Result<bool, Problem> {
+fn completed(value: &str) -> Result<bool, Problem> {
     match value {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(Problem::parameter(name, "true or false")),
+        _ => Err(Problem::parameter("completed", "true or false")),
     }
 }
 

@@ -216,7 +216,8 @@ impl Query {
                     query.filter.state = Some(LetterState::parse(&value).ok_or_else(unknown)?);
                 }
                 "limit" if is_list => query.limit = list::limit(&value)?,
-                "all" if !is_list => query.is_all = list::boolean("all", &value)?,
+                "all" if !is_list && value == "true" => query.is_all = true,
+                "all" if !is_list => return Err(Problem::parameter("all", "true, or left out")),
                 // Who asks (development mode); read with the token.
                 "user" => (),
                 _ => return Err(list::unknown(&name)),
