@@ -27,6 +27,7 @@ pub mod archive;
 pub mod auth;
 pub mod broker;
 mod budget;
+pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -8,10 +8,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("position", &[]),
     ("systemd", &[]),
+    ("causes", &[]),
     ("redb_file", &[]),
     ("budget", &[]),
     ("task", &[]),
-    ("auth", &["task", "clock", "metrics", "shutdown"]),
+    ("auth", &["causes", "task", "clock", "metrics", "shutdown"]),
     ("wire", &["position"]),
     ("disk", &["clock"]),
     ("log", &["disk", "wire", "position", "clock", "metrics"]),
@@ -37,27 +38,30 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "auth", "budget", "task", "store", "feed", "apply", "hub", "position", "clock",
-            "metrics", "shutdown",
+            "auth", "budget", "causes", "task", "store", "feed", "apply", "hub", "position",
+            "clock", "metrics", "shutdown",
         ],
     ),
-    ("archive", &["broker", "disk", "log", "store", "position"]),
+    ("archive", &["broker", "causes", "disk", "log", "store", "position"]),
     (
         "config",
-        &["apply", "auth", "broker", "feed", "http", "hub", "log", "store", "position", "task"],
+        &[
+            "apply", "auth", "broker", "causes", "feed", "http", "hub", "log", "store", "position",
+            "task",
+        ],
     ),
     (
         "daemon",
         &[
-            "apply", "archive", "auth", "broker", "clock", "config", "disk", "feed", "http", "hub",
-            "log", "metrics", "position", "shutdown", "store", "systemd", "task",
+            "apply", "archive", "auth", "broker", "causes", "clock", "config", "disk", "feed",
+            "http", "hub", "log", "metrics", "position", "shutdown", "store", "systemd", "task",
         ],
     ),
     (
         "cli",
         &[
-            "archive", "auth", "broker", "clock", "config", "daemon", "disk", "log", "position",
-            "shutdown", "store", "task", "wire",
+            "archive", "auth", "broker", "causes", "clock", "config", "daemon", "disk", "log",
+            "position", "shutdown", "store", "task", "wire",
         ],
     ),
 ];

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     broker::meta::{MetaError, file},
+    causes::chain,
     disk::dir::RealDir,
     log::{self, Finding},
     position::{Offset, TopicPartition},
@@ -13,7 +14,6 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -296,14 +296,4 @@ pub(super) fn processed_of(report: &redb::verify::Report) -> Vec<(String, i32, i
         (place.topic.to_string(), place.partition.get(), next.get())
     };
     report.processed.iter().map(row).collect()
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -13,11 +13,10 @@ use super::{
     key::{self, Key},
     source::{JwksSource, JwksUrl},
 };
-use crate::{metrics::Metrics, shutdown::Shutdown};
+use crate::{causes::chain, metrics::Metrics, shutdown::Shutdown};
 use arc_swap::ArcSwap;
 use jsonwebtoken::Header;
 use std::{
-    error::Error,
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
@@ -266,16 +265,4 @@ pub fn check_file(path: &Path) -> Result<(), JwksError> {
     let (bytes, _) = read_blocking(path).map_err(refused)?;
     let place = path.display().to_string();
     jwks::parse(&bytes).map(drop).map_err(|source| JwksError::Document { place, source })
-}
-
-/// The error and its sources in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -3,9 +3,9 @@
 use super::{Failure, admin::AdminClient, blocking, output};
 use crate::{
     archive::{LockError, backup},
+    causes::chain,
     clock::Clock,
     config::{Config, Flags},
-    daemon,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ async fn make(data_dir: &Path, dir: &Path) -> Result<Value, Failure> {
             let client = AdminClient::local(data_dir).with_timeout(TIMEOUT);
             client.post("/api/admin/backup", Some(&json!({ "dir": dir }))).await
         }
-        Ok(Err(error)) => Err(Failure::Failed(daemon::chain(&error))),
+        Ok(Err(error)) => Err(Failure::Failed(chain(&error))),
         Err(error) => Err(Failure::Failed(error.to_string())),
     }
 }

@@ -32,8 +32,8 @@ mod waiting;
 mod ws_client;
 
 use crate::{
+    causes::chain,
     config::{ConfigError, Flags},
-    daemon,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use kafka_client::VerbError;
@@ -73,7 +73,7 @@ impl From<VerbError> for Failure {
         match error {
             VerbError::Usage(text) => Self::Usage(text),
             VerbError::Output(error) => Self::Output(error),
-            error => Self::Failed(daemon::chain(&error)),
+            error => Self::Failed(chain(&error)),
         }
     }
 }
@@ -83,7 +83,7 @@ async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Failure> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| Failure::Failed(daemon::chain(&error))),
+        Ok(done) => done.map_err(|error| Failure::Failed(chain(&error))),
         Err(error) => Err(Failure::Failed(error.to_string())),
     }
 }

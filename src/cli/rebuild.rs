@@ -2,9 +2,10 @@
 
 use super::{Failure, logging, output};
 use crate::{
+    causes::chain,
     clock::Clock,
     config::{Config, Flags},
-    daemon::{self, rebuild},
+    daemon::rebuild,
 };
 use clap::Args;
 use serde_json::json;
@@ -33,7 +34,7 @@ pub(super) async fn run(args: RebuildArgs, outer: &Flags) -> Result<(), Failure>
     logging::start(&config.logging);
     let options = rebuild::Options { backup: args.backup, makes_broker: args.broker };
     let made = Box::pin(rebuild::rebuild(config, options, Clock::system())).await;
-    let made = made.map_err(|error| Failure::Failed(daemon::chain(&error)))?;
+    let made = made.map_err(|error| Failure::Failed(chain(&error)))?;
     if args.json {
         return output::line(json!({
             "tasks": made.tasks, "changes": made.changes, "waiting": made.waiting,

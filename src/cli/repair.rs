@@ -5,8 +5,9 @@
 use super::{Failure, output};
 use crate::{
     broker,
+    causes::chain,
     config::{Config, Flags},
-    daemon::{self, DataDir},
+    daemon::DataDir,
     disk::dir::RealDir,
     log::{self, Damage, Decision},
     position::{Offset, TopicPartition},
@@ -158,7 +159,7 @@ fn decide(
         None => (Decision::Accept, "accepted"),
     };
     log::repair(&dir, damage, decision)
-        .map_err(|error| Failure::Failed(format!("{place}: {}", daemon::chain(&error))))?;
+        .map_err(|error| Failure::Failed(format!("{place}: {}", chain(&error))))?;
     let done = described(&(place.clone(), damage.clone()));
     if args.json {
         output::line(done)
@@ -191,5 +192,5 @@ fn give_up(args: &RepairArgs, data_dir: &Path) -> Result<(), Failure> {
 }
 
 fn failed(error: &dyn std::error::Error) -> Failure {
-    Failure::Failed(daemon::chain(error))
+    Failure::Failed(chain(error))
 }

@@ -2,6 +2,7 @@
 
 use super::{Failure, logging, output, running};
 use crate::{
+    causes::chain,
     config::{Config, Flags},
     daemon::{self, Endpoints},
     shutdown::{self, Shutdown},
@@ -31,7 +32,7 @@ pub(super) async fn run(args: ServeArgs, outer: &Flags) -> Result<(), Failure> {
     let is_development = config.is_development();
     daemon::run(config, shutdown, |endpoints| greet(endpoints, is_development))
         .await
-        .map_err(|failure| Failure::Failed(daemon::chain(&failure)))
+        .map_err(|failure| Failure::Failed(chain(&failure)))
 }
 
 /// SIGTERM and SIGINT begin the stop; the second one ends the process at once.

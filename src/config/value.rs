@@ -4,9 +4,10 @@
 use crate::{
     auth::{self, JwksSource},
     broker::Durability,
+    causes::chain,
     http::Rate,
 };
-use std::{error::Error, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 /// Why a value is refused, and what is allowed, in one clause.
 pub(super) type Refused = String;
@@ -162,12 +163,6 @@ pub(super) fn jwks(text: &str) -> Result<JwksSource, Refused> {
         auth::check_file(path).map_err(|error| chain(&error))?;
     }
     Ok(source)
-}
-
-/// The error and its sources in one line.
-fn chain(error: &dyn Error) -> String {
-    let source = error.source().map(|source| format!(": {}", chain(source)));
-    format!("{error}{}", source.unwrap_or_default())
 }
 
 /// An origin as browsers send it.

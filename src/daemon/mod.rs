@@ -23,6 +23,7 @@ use crate::{
     archive::{self, LogFormatError, backup},
     auth::{Authenticator, JwksError},
     broker::{self, Broker},
+    causes::chain,
     clock::Clock,
     config::{self, Config, ConfigError},
     feed::{EventLog, embedded::Embedded},
@@ -392,18 +393,6 @@ pub async fn run(
         info!("stopped");
     }
     lived.and(stopped)
-}
-
-/// An error and its sources in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The workers that accept: one per bound address.

@@ -1,6 +1,6 @@
 //! `tasks.redb` made anew from the log, by the daemon's own broker and apply, without ports.
 
-use super::{PARTITIONS, StartError, chain, lock::DataDir};
+use super::{PARTITIONS, StartError, lock::DataDir};
 use crate::{
     apply::{self, ApplyError},
     archive::{
@@ -10,6 +10,7 @@ use crate::{
         self, Broker,
         meta::{MetaError, file},
     },
+    causes::chain,
     clock::Clock,
     config::Config,
     disk::dir::RealDir,

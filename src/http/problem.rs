@@ -5,6 +5,7 @@
 use super::limits::Exceeded;
 use crate::{
     auth::AuthError,
+    causes::chain,
     feed::FeedError,
     store::StoreError,
     task::{JsonError, field::FieldError, transition::Reason},
@@ -16,7 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use std::{borrow::Cow, error::Error};
+use std::borrow::Cow;
 use tracing::error;
 
 /// Seconds after which a refused request may be tried again.
@@ -331,18 +332,6 @@ impl From<FeedError> for Problem {
             }
         }
     }
-}
-
-/// The error and its sources in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use taskwire::{
     apply::{self, Applied, ApplyError},
     broker::{self, Acks, Broker, Durability, ProduceError, Produced},
+    causes::chain,
     clock::Clock,
     config::{Config, Flags},
     disk::Disk,
@@ -280,10 +281,6 @@ async fn breathe() {
     }
     let pause = || std::thread::sleep(Duration::from_micros(50));
     tokio::task::spawn_blocking(pause).await.expect("it only sleeps");
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    taskwire::daemon::chain(error)
 }
 
 /// What the daemon is told where nobody says otherwise.

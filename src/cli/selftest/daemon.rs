@@ -2,10 +2,11 @@
 
 use super::{Outcome, bench::Bench, own_config};
 use crate::{
+    causes::chain,
     cli::{Failure, http_client::Base},
     clock::Clock,
     config::Config,
-    daemon::{Daemon, chain},
+    daemon::Daemon,
 };
 use std::{fs, path::PathBuf};
 use uuid::Uuid;

@@ -2,12 +2,12 @@
 
 use super::{Outcome, bench::Bench};
 use crate::{
+    causes::chain,
     cli::{
         kafka_client::{ClientError, KafkaClient},
         records::{self, RecordsArgs, StartAt},
     },
     clock::Clock,
-    daemon::chain,
     wire::record::{self, NewRecord},
 };
 use bytes::Bytes;
