@@ -38,6 +38,7 @@ pub mod http;
 pub mod hub;
 pub mod log;
 pub mod metrics;
+mod places;
 pub mod position;
 pub mod redb_file;
 pub mod shutdown;

@@ -1,12 +1,10 @@
 //! The bounds of the Kafka port that all its connections share: how many there are, in all and of
 //! one address, their memory, what they make the broker do at once, and what they make it log.
 
-use crate::budget::Budget;
+use crate::{budget::Budget, places::Places};
 use rustix::process::{Resource, getrlimit};
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -43,7 +41,7 @@ impl Default for PortOptions {
 #[derive(Debug)]
 pub(in crate::broker) struct Limits {
     pub(in crate::broker) options: PortOptions,
-    places: Arc<Mutex<Places>>,
+    pub(in crate::broker) places: Places,
     /// Requests that arrive or wait.
     pub(in crate::broker) unfinished: Budget,
     /// Answers that are encoded and not yet written.
@@ -59,21 +57,6 @@ pub(in crate::broker) struct Limits {
     pub(in crate::broker) warnings: Throttle,
 }
 
-/// Connections that there are.
-#[derive(Debug)]
-struct Places {
-    left: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// A connection's place, given back when dropped.
-#[derive(Debug)]
-pub(in crate::broker) struct Place {
-    places: Arc<Mutex<Places>>,
-    /// Whose it is, if its address is limited.
-    address: Option<IpAddr>,
-}
-
 impl Limits {
     pub(in crate::broker) fn new(connections_max: usize, options: PortOptions) -> Self {
         let work_kibibytes =
@@ -81,10 +64,7 @@ impl Limits {
         let work_kibibytes = work_kibibytes.clamp(1, WORK_KIBIBYTES_MAX);
         let connections_max = connections_max.min(files_for_connections());
         Self {
-            places: Arc::new(Mutex::new(Places {
-                left: connections_max,
-                by_address: HashMap::new(),
-            })),
+            places: Places::new(connections_max, Some(options.connections_per_address_max)),
             unfinished: Budget::new(options.memory_bytes_max),
             unread: Budget::new(options.memory_bytes_max),
             work: Arc::new(Semaphore::new(usize::try_from(work_kibibytes).unwrap_or(1))),
@@ -94,23 +74,6 @@ impl Limits {
             warnings: Throttle::default(),
             options,
         }
-    }
-
-    /// A place for one more connection; `None` at a limit.
-    pub(in crate::broker) fn take_place(&self, peer: SocketAddr) -> Option<Place> {
-        let address = limited(peer.ip());
-        let mut places = lock(&self.places);
-        let left = places.left.checked_sub(1)?;
-        if let Some(address) = address {
-            let count = places.by_address.get(&address).copied().unwrap_or(0);
-            if count >= self.options.connections_per_address_max {
-                return None;
-            }
-            places.by_address.insert(address, count + 1);
-        }
-        places.left = left;
-        drop(places);
-        Some(Place { places: Arc::clone(&self.places), address })
     }
 
     /// Waits for room to work on a large request of so many bytes; held while it is worked on.
@@ -133,40 +96,11 @@ impl Limits {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut places = lock(&self.places);
-        places.left += 1;
-        let Some(address) = self.address else { return };
-        match places.by_address.get_mut(&address) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(places.by_address.remove(&address)),
-        }
-    }
-}
-
-/// The address that is counted; `None` for loopback, which is not limited.
-fn limited(address: IpAddr) -> Option<IpAddr> {
-    let address = address.to_canonical();
-    if address.is_loopback() {
-        return None;
-    }
-    Some(match address {
-        IpAddr::V4(_) => address,
-        // Whoever has one IPv6 address has the whole /64.
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> HOST_BITS << HOST_BITS)),
-    })
-}
-
 /// Connections that the limit of open files has room for: a quarter of it, because a log that
 /// cannot open a file is worse than a connection that is refused.
 fn files_for_connections() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(files / 4).unwrap_or(usize::MAX)
-}
-
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
-    places.lock().expect("no holder panics")
 }
 
 /// Lets one line a second through, so that nobody fills a disk with our words about him.
@@ -187,8 +121,6 @@ impl Throttle {
     }
 }
 
-/// Bits of an IPv6 address that its owner chooses.
-const HOST_BITS: u32 = 64;
 /// Most KiB of work at once, whatever the options say.
 const WORK_KIBIBYTES_MAX: u32 = 1 << 20;
 /// An answer takes at most this part of the room that is left for answers.
@@ -204,6 +136,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     fn limits(connections_max: usize, per_address: usize) -> Limits {
         let options =
@@ -211,31 +144,30 @@ mod tests {
         Limits::new(connections_max, options)
     }
 
-    fn peer(ip: &str) -> SocketAddr {
-        SocketAddr::new(ip.parse().unwrap(), 1)
+    fn peer(ip: &str) -> IpAddr {
+        ip.parse().unwrap()
     }
 
     #[test]
     fn connections_are_limited_in_all_and_for_each_address() {
         let limits = limits(5, 2);
         let mut held = Vec::new();
-        let mut take = |ip| limits.take_place(peer(ip)).map(|place| held.push(place)).is_some();
+        let mut take = |ip| limits.places.take(peer(ip)).map(|place| held.push(place)).is_ok();
         let taken = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"].map(&mut take);
         assert_eq!(taken, [true, true, false, true]);
         assert_eq!(["127.0.0.1", "::1", "192.0.2.3"].map(&mut take), [true, true, false]);
         held.remove(0);
-        assert!(limits.take_place(peer("192.0.2.1")).is_some());
+        assert!(limits.places.take(peer("192.0.2.1")).is_ok());
         held.clear();
-        let places = lock(&limits.places);
-        assert_eq!((places.left, places.by_address.len()), (5, 0));
+        assert_eq!(limits.places.counts(), (5, 0));
     }
 
     #[test]
     fn an_ipv6_network_counts_as_one_address() {
         let limits = limits(9, 1);
-        let _held = limits.take_place(peer("2001:db8::1")).unwrap();
-        assert!(limits.take_place(peer("2001:db8::ffff:1")).is_none());
-        assert!(limits.take_place(peer("2001:db8:0:1::1")).is_some());
+        let _held = limits.places.take(peer("2001:db8::1")).unwrap();
+        assert!(limits.places.take(peer("2001:db8::ffff:1")).is_err());
+        assert!(limits.places.take(peer("2001:db8:0:1::1")).is_ok());
     }
 
     #[test]

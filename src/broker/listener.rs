@@ -40,7 +40,7 @@ pub(super) async fn serve(
 }
 
 fn start(broker: &Broker, connections: &mut JoinSet<()>, stream: TcpStream, address: SocketAddr) {
-    let Some(place) = broker.limits().take_place(address) else {
+    let Ok(place) = broker.limits().places.take(address.ip()) else {
         broker.metrics().broker_connections_refused.inc();
         if let Some(unsaid) = broker.limits().warnings.admit() {
             tracing::warn!(peer = %address, unsaid, "too many connections, one was refused");

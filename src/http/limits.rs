@@ -8,18 +8,17 @@
 //! Limits per address do not hold for loopback: whoever is there has the machine, and a proxy there
 //! is not one client.
 
-use crate::task::UserId;
+use crate::{
+    places::{Places, Site},
+    task::UserId,
+};
 use std::{
-    collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, Hash, RandomState},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 /// Buckets of a table.
 const KEYS_MAX: usize = 16_384;
@@ -160,7 +159,7 @@ impl Buckets {
     fn take_at(&self, key: &impl Hash, now_ns: u64) -> Result<(), Exceeded> {
         let hash = self.hasher.hash_one(key);
         let index = usize::try_from(hash % (1 << 32)).unwrap_or(0) % self.sets.len();
-        let mut set = lock(&self.sets[index]);
+        let mut set = self.sets[index].lock().unwrap_or_else(PoisonError::into_inner);
         // Two keys of one hash would share a bucket; there is no way to look for such keys.
         let at = set.iter().position(|(known, _)| *known == hash).unwrap_or_else(|| {
             let fullest = (0..WAYS).min_by_key(|at| set[*at].1.full_at_ns).unwrap_or(0);
@@ -172,47 +171,12 @@ impl Buckets {
     }
 }
 
-/// Who connects, as far as limits tell: IPv4 addresses each, IPv6 by /64, which is the least that
-/// one site has.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Site(u128);
-
-impl Site {
-    /// `None` for loopback.
-    fn of(address: IpAddr) -> Option<Self> {
-        match address.to_canonical() {
-            address if address.is_loopback() => None,
-            IpAddr::V4(v4) => Some(Self(v4.to_ipv6_mapped().to_bits())),
-            IpAddr::V6(v6) => Some(Self(v6.to_bits() >> 64 << 64)),
-        }
-    }
-}
-
 /// What has been used of the limits. One for all listeners.
 pub(super) struct Usage {
-    permits: Arc<Semaphore>,
-    connections_per_site_max: Option<usize>,
-    /// As many entries as there are connections, at most.
-    connections: Mutex<HashMap<Site, usize>>,
+    pub(super) places: Places,
     users: Option<Buckets>,
     sites: Option<Buckets>,
     failures: Option<Buckets>,
-}
-
-/// A connection's place, and what it goes back to.
-#[derive(Debug)]
-pub(super) struct Place {
-    usage: Option<(Arc<Usage>, Site)>,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Why a connection gets no place.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Full {
-    /// There are as many as there may be.
-    InAll,
-    /// Its address has as many as one may have.
-    OfAddress,
 }
 
 impl Usage {
@@ -220,29 +184,11 @@ impl Usage {
     pub(super) fn new(limits: &Limits) -> Self {
         let buckets = |policy, rate: Option<Rate>| rate.map(|rate| Buckets::new(policy, rate));
         Self {
-            permits: Arc::new(Semaphore::new(limits.connections_max)),
-            connections_per_site_max: limits.connections_per_address_max,
-            connections: Mutex::default(),
+            places: Places::new(limits.connections_max, limits.connections_per_address_max),
             users: buckets("user", limits.rate_per_user),
             sites: buckets("address", limits.rate_per_address),
             failures: buckets("auth-failures", limits.auth_failures_per_address),
         }
-    }
-
-    /// A place for a connection.
-    pub(super) fn place(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Full::InAll)?;
-        let limited = self.connections_per_site_max.zip(Site::of(address));
-        if let Some((max, site)) = limited {
-            let mut connections = lock(&self.connections);
-            let count = connections.entry(site).or_default();
-            if *count >= max {
-                return Err(Full::OfAddress);
-            }
-            *count += 1;
-        }
-        let usage = limited.map(|(_, site)| (Arc::clone(self), site));
-        Ok(Place { usage, _permit: permit })
     }
 
     /// Counts a request of a user.
@@ -268,26 +214,10 @@ fn count_site(buckets: Option<&Buckets>, address: IpAddr) -> Result<(), Exceeded
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some((usage, site)) = self.usage.take() else { return };
-        if let Entry::Occupied(mut entry) = lock(&usage.connections).entry(site) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-    }
-}
-
 impl std::fmt::Debug for Usage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Usage")
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -301,10 +231,10 @@ mod tests {
         Rate::new(10, Duration::from_secs(1), burst).unwrap()
     }
 
-    fn usage(change: impl FnOnce(&mut Limits)) -> Arc<Usage> {
+    fn usage(change: impl FnOnce(&mut Limits)) -> Usage {
         let mut limits = crate::http::tests::support::limits();
         change(&mut limits);
-        Arc::new(Usage::new(&limits))
+        Usage::new(&limits)
     }
 
     fn v4(last: u8) -> IpAddr {
@@ -359,37 +289,6 @@ mod tests {
         }
         assert!(buckets.take_at(&greedy, 0).is_err(), "who asked most is remembered");
         assert_eq!(buckets.sets.len() * WAYS, KEYS_MAX, "and the table has not grown");
-    }
-
-    #[test]
-    fn connections_are_limited_per_address_and_in_all() {
-        let usage = usage(|limits| {
-            limits.connections_max = 5;
-            limits.connections_per_address_max = Some(2);
-        });
-        let first = usage.place(v4(1)).unwrap();
-        let second = usage.place(v4(1)).unwrap();
-        assert_eq!(usage.place(v4(1)).unwrap_err(), Full::OfAddress);
-        let mapped = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
-        assert_eq!(usage.place(mapped).unwrap_err(), Full::OfAddress, "the same address");
-        drop(first);
-        let third = usage.place(v4(1)).unwrap();
-        let others: Vec<_> = (0..3)
-            .map(|_| usage.place(IpAddr::V4(Ipv4Addr::LOCALHOST)).expect("loopback is not limited"))
-            .collect();
-        assert_eq!(usage.place(v4(2)).unwrap_err(), Full::InAll);
-        drop((second, third, others));
-        assert!(lock(&usage.connections).is_empty(), "who is gone costs nothing");
-        assert_eq!(usage.permits.available_permits(), 5);
-    }
-
-    #[test]
-    fn an_ipv6_site_is_one_address() {
-        let v6 = |text: &str| Site::of(text.parse().unwrap());
-        assert_eq!(v6("2001:db8::1"), v6("2001:db8::2:3:4:5"));
-        assert_ne!(v6("2001:db8::1"), v6("2001:db8:0:1::1"));
-        assert_eq!(Site::of(IpAddr::V6(Ipv6Addr::LOCALHOST)), None);
-        assert_eq!(v6("::ffff:127.0.0.1"), None);
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{
     feed::EventLog,
     hub::Hub,
     metrics::Metrics,
+    places::{Full, Place},
     position::TopicName,
     shutdown::Shutdown,
     store::Store,
@@ -53,7 +54,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use limits::{Full, Place, Usage};
+use limits::Usage;
 use origin::{Origin, Policy};
 use problem::{Code, Problem, Refused};
 use std::{
@@ -157,7 +158,7 @@ impl Http {
     pub fn new(options: Options, parts: Parts) -> Self {
         let state = Arc::new(State {
             progress: parts.applied.progress(),
-            usage: Arc::new(Usage::new(&options.limits)),
+            usage: Usage::new(&options.limits),
             budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
@@ -206,7 +207,7 @@ struct State {
     options: Options,
     parts: Parts,
     progress: watch::Receiver<Progress>,
-    usage: Arc<Usage>,
+    usage: Usage,
     /// One backup at a time.
     backups: Arc<Semaphore>,
     budgets: Budgets,
@@ -279,7 +280,7 @@ impl Listener {
     }
 
     fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let place = match self.state.usage.place(peer.ip()) {
+        let place = match self.state.usage.places.take(peer.ip()) {
             Ok(place) => place,
             Err(full) => {
                 debug!(%peer, ?full, "too many HTTP connections");
