@@ -60,7 +60,7 @@ impl Disk for RealDisk {
     fn database(&self, path: &Path, is_new: bool) -> io::Result<DatabaseFile> {
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).create(is_new).truncate(is_new).open(path)?;
-        Ok(DatabaseFile(Box::new(FileBackend::new(file).map_err(io::Error::other)?)))
+        Ok(DatabaseFile::of(FileBackend::new(file).map_err(io::Error::other)?))
     }
 
     fn free_bytes(&self, path: &Path) -> u64 {
@@ -108,44 +108,95 @@ pub fn open_or_create<T, E: From<io::Error>>(
     Ok(opened)
 }
 
+/// Who is asked before the file of a database is changed, and told of what failed.
+pub trait Watch: fmt::Debug + Send + Sync + 'static {
+    /// Asked before a write, a change of the length, and a sync.
+    ///
+    /// # Errors
+    /// The file is left alone, and redb is given the error.
+    fn may_change(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Told that a call of the file has failed.
+    fn failed(&self, _call: FileCall, _error: &io::Error) {}
+}
+
+/// A call of the file of a database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FileCall {
+    /// Reads bytes.
+    Read,
+    /// Writes bytes, or sets the length.
+    Write,
+    /// Makes durable what was written.
+    Sync,
+}
+
+/// Nobody.
+#[derive(Debug)]
+struct Unwatched;
+
+impl Watch for Unwatched {}
+
 /// What redb reads and writes. The lock of a real file is taken by redb.
 #[derive(Debug)]
-pub struct DatabaseFile(Box<dyn StorageBackend>);
+pub struct DatabaseFile {
+    file: Box<dyn StorageBackend>,
+    watch: Box<dyn Watch>,
+}
 
 impl DatabaseFile {
     /// A database in a file of another disk, without locks.
     pub fn on(file: Arc<dyn File>) -> Self {
-        Self(Box::new(Unlocked(file)))
+        Self::of(Unlocked(file))
+    }
+
+    fn of(file: impl StorageBackend) -> Self {
+        Self { file: Box::new(file), watch: Box::new(Unwatched) }
+    }
+
+    /// The same file under a watch.
+    #[must_use]
+    pub fn watched_by(self, watch: impl Watch) -> Self {
+        Self { watch: Box::new(watch), ..self }
+    }
+
+    fn told<T>(&self, call: FileCall, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| self.watch.failed(call, error))
     }
 }
 
 impl StorageBackend for DatabaseFile {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.told(FileCall::Read, self.file.read(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.watch.may_change()?;
+        self.told(FileCall::Write, self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.watch.may_change()?;
+        self.told(FileCall::Sync, self.file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
+        self.watch.may_change()?;
+        self.told(FileCall::Write, self.file.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {
-        self.0.close()
+        self.file.close()
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
+        self.file.try_lock_range(start, end)
     }
 
     fn try_lock_shared_range(
@@ -153,23 +204,23 @@ impl StorageBackend for DatabaseFile {
         start: Bound<u64>,
         end: Bound<u64>,
     ) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
+        self.file.try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
+        self.file.lock_range(start, end)
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
+        self.file.lock_shared_range(start, end)
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
+        self.file.unlock_range(start, end)
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
+        self.file.query_lock_range(start, end)
     }
 }
 

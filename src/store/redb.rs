@@ -32,7 +32,7 @@ pub use tables::FORMAT;
 
 use self::{
     damage::{Damages, guarded},
-    file::{CutOff, FreeSpace, SwitchedFile},
+    file::{CutOff, FreeSpace},
     row::Counters,
     runs::{Replay, Runs},
     write::Writer,
@@ -180,7 +180,7 @@ impl RedbStore {
         let cut_off = CutOff::default();
         let checks = redb_file::is_checked_at_start(path);
         let (database, opened) = open_or_create(disk, path, |file| {
-            let file = SwitchedFile::new(file, cut_off.clone());
+            let file = file.watched_by(cut_off.clone());
             guarded(|| {
                 let database = open_database(file, options.cache_bytes, checks)?;
                 let opened = write::open_tables(&database)?;

@@ -5,9 +5,7 @@
 use super::{
     CLEAN_STOP, DURABLE_ENDS, FORMAT, FORMAT_STATE, LEADER_EPOCH, Meta, MetaError, NAMES,
     NEXT_PRODUCER_ID, OFFSETS, STATE, TOPICS, TopicRecord, begin_write, cluster_id, database_error,
-    load_ends, load_offsets, load_topics,
-    noted::{Noted, NotedFile},
-    put_state, put_topic,
+    load_ends, load_offsets, load_topics, noted::Noted, put_state, put_topic,
 };
 use crate::{
     disk::{Disk, open_or_create},
@@ -149,7 +147,7 @@ pub(super) fn open<T>(
         let mut builder = Builder::new();
         builder.set_check_integrity_on_open(checks);
         let opened = open_or_create(disk, path, |file| {
-            let file = NotedFile::new(file, noted.clone());
+            let file = file.watched_by(noted.clone());
             let database = builder.create_with_backend(file).map_err(open_error)?;
             let done = first(&database)?;
             Ok((database, done))

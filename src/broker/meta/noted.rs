@@ -1,13 +1,11 @@
-//! redb's file, which notes why it failed.
+//! Why redb's file failed.
 //!
 //! redb refuses everything after the first error of its file. Whether the file may be opened again
 //! depends on the error: what found no space may be tried again, what could not be synced may not.
 
-use crate::disk::DatabaseFile;
-use redb::{BackendError, StorageBackend};
+use crate::disk::{FileCall, Watch};
 use std::{
     io,
-    ops::Bound,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -43,86 +41,17 @@ impl Noted {
             *failure = Some(cause.to_owned());
         }
     }
+}
 
-    /// Of a write: it changes nothing that was durable, so one without space may be tried again.
-    fn written<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &result {
-            match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    self.0.is_full.store(true, Ordering::Release);
-                }
-                _ => self.fail(&error.to_string()),
+impl Watch for Noted {
+    fn failed(&self, call: FileCall, error: &io::Error) {
+        match (call, error.kind()) {
+            // A write changes nothing that was durable, so one without space may be tried again.
+            // A sync never is, not even without space: the kernel may have dropped the pages.
+            (FileCall::Write, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                self.0.is_full.store(true, Ordering::Release);
             }
+            _ => self.fail(&error.to_string()),
         }
-        result
-    }
-}
-
-/// The file.
-#[derive(Debug)]
-pub(super) struct NotedFile {
-    file: DatabaseFile,
-    noted: Noted,
-}
-
-impl NotedFile {
-    /// What goes wrong with `file` is noted on `noted`.
-    pub(super) const fn new(file: DatabaseFile, noted: Noted) -> Self {
-        Self { file, noted }
-    }
-}
-
-impl StorageBackend for NotedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out).inspect_err(|error| self.noted.fail(&error.to_string()))
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.noted.written(self.file.set_len(len))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        // Never tried again, not even without space: the kernel may have dropped the pages.
-        self.file.sync_data().inspect_err(|error| self.noted.fail(&error.to_string()))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.noted.written(self.file.write(offset, data))
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
     }
 }
