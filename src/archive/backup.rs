@@ -3,8 +3,8 @@
 //! The store comes first and the log after it, so that the log has all that the store has applied.
 
 use super::{
-    BROKER_FILE, CopiedPartition, Held, LOG_DIR, LockError, LogFormatError, Manifest,
-    ManifestError, StorePosition, TASKS_FILE, beside, check_log_format, expect_empty, finish,
+    BROKER_FILE, CopiedPartition, Held, LockError, LogFormatError, Manifest, ManifestError,
+    StorePosition, TASKS_FILE, beside, check_log_format, expect_empty, finish,
     manifest::BACKUP_FORMAT, new_dir, tell_log_format, verify,
 };
 use crate::{
@@ -12,9 +12,10 @@ use crate::{
         Broker,
         backup::{BackupError as BrokerError, CopiedLog},
         meta::{MetaError, file},
+        partition_dir,
     },
     disk::dir::RealDir,
-    log::{self},
+    log,
     position::{Offset, Position},
     store::{Store, StoreError, redb},
 };
@@ -111,8 +112,7 @@ pub fn of_stopped(data_dir: &Path, dir: &Path, now_ms: i64) -> Result<Manifest, 
     file::copy_file(&data_dir.join(BROKER_FILE), &part.0.join(BROKER_FILE))?;
     let mut logs = Vec::new();
     for place in file::read(&part.0.join(BROKER_FILE))?.places() {
-        let from = data_dir.join(LOG_DIR).join(place.to_string());
-        let to = part.0.join(LOG_DIR).join(place.to_string());
+        let (from, to) = (partition_dir(data_dir, &place), partition_dir(&part.0, &place));
         let copy = || -> io::Result<CopiedLog> {
             fs::create_dir_all(&to)?;
             for entry in fs::read_dir(&from)? {

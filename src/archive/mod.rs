@@ -9,6 +9,7 @@ mod manifest;
 pub mod restore;
 pub mod verify;
 
+pub use crate::broker::{BROKER_FILE, LOG_DIR};
 pub use manifest::{CopiedPartition, Manifest, ManifestError, StorePosition};
 
 use rustix::fs::{FlockOperation, flock};
@@ -22,10 +23,6 @@ use std::{
 
 /// The store's file in a data directory or a backup.
 pub const TASKS_FILE: &str = "tasks.redb";
-/// The broker's.
-pub const BROKER_FILE: &str = "broker.redb";
-/// The directory of the logs.
-pub const LOG_DIR: &str = "log";
 /// The file in [`LOG_DIR`] that tells the format of the log's files.
 pub const LOG_FORMAT_FILE: &str = "format";
 /// The format of the log's files that this code writes.

@@ -5,7 +5,10 @@ use super::{
     ManifestError, TASKS_FILE, check_log_format, manifest::MANIFEST_FILE, restore::check_files,
 };
 use crate::{
-    broker::meta::{MetaError, file},
+    broker::{
+        meta::{MetaError, file},
+        parse_place, places_of, topics_of,
+    },
     causes::chain,
     disk::dir::RealDir,
     log::{self, Finding},
@@ -185,8 +188,9 @@ fn logs(
     let expected: BTreeSet<String> = match contents {
         Some(contents) => contents.places().map(|place| place.to_string()).collect(),
         None => {
-            let topics = file::topics_of(found.iter().map(String::as_str));
-            topics_places(&topics)
+            let topics = topics_of(found.iter().filter_map(|name| parse_place(name)));
+            let places = places_of(topics.iter().map(|(topic, count)| (topic, *count)));
+            places.map(|place| place.to_string()).collect()
         }
     };
     for name in &expected {
@@ -200,14 +204,6 @@ fn logs(
         report.notes.push(format!("log/{name} belongs to no topic"));
     }
     Ok(())
-}
-
-fn topics_places(topics: &BTreeMap<crate::position::TopicName, u32>) -> BTreeSet<String> {
-    let partitions = |(topic, count): (&crate::position::TopicName, &u32)| {
-        let topic = topic.clone();
-        (0..*count).map(move |partition| format!("{topic}-{partition}"))
-    };
-    topics.iter().flat_map(partitions).collect()
 }
 
 fn one_log(path: &Path, name: &str, report: &mut Report) -> Result<(), VerifyError> {

@@ -2,6 +2,7 @@
 
 use super::{
     Broker,
+    lost::{meta_path, partition_dir},
     meta::{MetaError, file},
 };
 use crate::{
@@ -56,7 +57,7 @@ impl Broker {
     /// # Errors
     /// See [`BackupError`].
     pub fn copy_to(&self, dir: &Path) -> Result<Vec<CopiedLog>, BackupError> {
-        let meta = dir.join("broker.redb");
+        let meta = meta_path(dir);
         self.meta().snapshot_to(&meta)?;
         self.copy_logs(&file::read(&meta)?, dir)
     }
@@ -76,7 +77,7 @@ impl Broker {
             let handle = topic.as_ref().and_then(|topic| topic.partition(place.partition));
             let handle = handle.ok_or_else(|| BackupError::Deleted(place.clone()))?;
             let reader = handle.reader().clone();
-            let target = dir.join("log").join(place.to_string());
+            let target = partition_dir(dir, &place);
             let (log_start, log_end) = copy_log(&reader, &target)
                 .map_err(|source| BackupError::Log { place: place.clone(), source })?;
             copied.push(CopiedLog { place, log_start, log_end });

@@ -6,7 +6,7 @@ use super::{StartError, meta};
 use crate::{
     clock::Clock,
     disk::dir::RealDir,
-    log::{self},
+    log,
     position::{Offset, Partition, TopicName, TopicPartition},
 };
 use std::{
@@ -15,14 +15,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The broker's file in a data directory or a backup.
+pub const BROKER_FILE: &str = "broker.redb";
+/// The directory of the logs.
+pub const LOG_DIR: &str = "log";
+
 /// `broker.redb` in a data directory.
 pub(super) fn meta_path(data_dir: &Path) -> PathBuf {
-    data_dir.join("broker.redb")
+    data_dir.join(BROKER_FILE)
 }
 
 /// The directory of all logs in a data directory.
 pub fn log_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("log")
+    data_dir.join(LOG_DIR)
 }
 
 /// The directory of one partition's log in a data directory.
@@ -42,7 +47,8 @@ pub fn partitions_on_disk(data_dir: &Path) -> io::Result<Vec<TopicPartition>> {
     let mut places = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.file_type()?.is_dir()
+        // Also by a link to another disk.
+        if entry.path().is_dir()
             && let Ok(name) = entry.file_name().into_string()
             && let Some(place) = parse_place(&name)
         {
@@ -78,24 +84,42 @@ pub(super) fn check_meta(data_dir: &Path) -> Result<(), StartError> {
     }
 }
 
-/// Makes `broker.redb` again from the directories of the partitions: see [`meta::file::make`].
-/// Returns the topics with their partition counts. Blocks on the disk; the daemon must not run.
-///
-/// # Errors
-/// It is there, or as the disk says.
-pub fn rebuild_meta(
-    data_dir: &Path,
-    clock: &Clock,
-) -> Result<BTreeMap<TopicName, u32>, StartError> {
-    let failed = |error: io::Error| StartError::Meta(meta::MetaError::Database(error.to_string()));
+/// The topics of partitions, each with as many as its last one tells.
+pub fn topics_of(places: impl IntoIterator<Item = TopicPartition>) -> BTreeMap<TopicName, u32> {
     let mut topics = BTreeMap::new();
-    for place in partitions_on_disk(data_dir).map_err(failed)? {
+    for place in places {
         let count = u32::try_from(place.partition.get()).unwrap_or(0) + 1;
         let known = topics.entry(place.topic).or_insert(0);
         *known = count.max(*known);
     }
-    let made = meta::file::make(&meta_path(data_dir), &topics, clock.now_ms());
-    made.map(|()| topics).map_err(StartError::Meta)
+    topics
+}
+
+/// Every partition of topics with so many each.
+pub fn places_of<'a>(
+    topics: impl IntoIterator<Item = (&'a TopicName, u32)>,
+) -> impl Iterator<Item = TopicPartition> {
+    topics.into_iter().flat_map(|(topic, count)| {
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let place = |partition| TopicPartition { topic: topic.clone(), partition };
+        (0..count).filter_map(Partition::new).map(place)
+    })
+}
+
+/// Makes `broker.redb`, under the name `made`, from the directories of the partitions: see
+/// [`meta::file::make`]. Returns the topics with their partition counts. Blocks on the disk; the
+/// daemon must not run.
+///
+/// # Errors
+/// There is a file of that name, or as the disk says.
+pub fn rebuild_meta(
+    data_dir: &Path,
+    made: &Path,
+    clock: &Clock,
+) -> Result<BTreeMap<TopicName, u32>, meta::MetaError> {
+    let topics = topics_of(partitions_on_disk(data_dir)?);
+    meta::file::make(made, &topics, clock.now_ms())?;
+    Ok(topics)
 }
 
 /// Lets a log whose directory holds no segment go on without what it held: above every offset that

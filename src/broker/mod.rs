@@ -25,7 +25,10 @@ pub mod topics;
 #[cfg(test)]
 mod tests;
 
-pub use lost::{give_up, log_dir, parse_place, partition_dir, partitions_on_disk, rebuild_meta};
+pub use lost::{
+    BROKER_FILE, LOG_DIR, give_up, log_dir, parse_place, partition_dir, partitions_on_disk,
+    places_of, rebuild_meta, topics_of,
+};
 pub use space::look_before_start;
 
 use crate::{

@@ -506,7 +506,7 @@ async fn open_store(
     config: &Config,
     metrics: Arc<Metrics>,
 ) -> Result<(Arc<dyn Store>, HashMap<TopicPartition, Processed>), StartError> {
-    let path = config.data_dir.join("tasks.redb");
+    let path = config.data_dir.join(archive::TASKS_FILE);
     let options = config.store_options();
     let (data_dir, measured) = (config.data_dir.clone(), Arc::clone(&metrics));
     let opened = tokio::task::spawn_blocking(move || {
@@ -642,7 +642,8 @@ mod tests {
         // Closed already, so that its own close fails as on a broken disk.
         daemon.broker.clone().close().await.expect("closed");
         daemon.stop().await.expect_err("the broker cannot close");
-        let store = RedbStore::open(&dir.path().join("tasks.redb"), options).expect("free again");
+        let store =
+            RedbStore::open(&dir.path().join(archive::TASKS_FILE), options).expect("free again");
         let start = store.start().await.expect("started");
         assert!(!start.was_clean, "it may not be durable beyond the log");
     }

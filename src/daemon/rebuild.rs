@@ -16,7 +16,7 @@ use crate::{
     disk::dir::RealDir,
     feed::{EventLog, embedded::Embedded},
     hub::Hub,
-    log::{self},
+    log,
     metrics::Metrics,
     position::{Offset, TopicName, TopicPartition},
     shutdown,
@@ -200,19 +200,10 @@ fn begin_at(backup: &Path, new: &Path) -> Result<Manifest, RebuildError> {
 }
 
 fn remake_broker(dir: &Path, clock: &Clock) -> Result<Option<PathBuf>, RebuildError> {
-    let failed = |source| RebuildError::Io { path: dir.join(LOG_DIR), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir.join(LOG_DIR)).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.path().is_dir() {
-            names.extend(entry.file_name().into_string());
-        }
-    }
-    let topics: BTreeMap<_, _> = file::topics_of(names.iter().map(String::as_str));
     let path = dir.join(BROKER_FILE);
     let made = beside(&path, ".rebuilding");
     remove(&made)?;
-    file::make(&made, &topics, clock.now_ms())?;
+    let topics = broker::rebuild_meta(dir, &made, clock)?;
     let kept = keep(&path, clock)?;
     put(&made, &path)?;
     info!(topics = topics.len(), "made broker.redb from the directories of the log");
@@ -231,15 +222,13 @@ fn expect_sound_log(
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
-        if !path.is_dir() || !file::topics_of([name.as_str()].into_iter()).contains_key(topic) {
-            continue;
-        }
+        let place = broker::parse_place(&name).filter(|place| place.topic == *topic);
+        let Some(place) = place.filter(|_| path.is_dir()) else { continue };
         let report = log::verify(&RealDir::open(&path).map_err(failed)?).map_err(failed)?;
         if let Some(finding) = report.findings.iter().find(|finding| finding.is_damage()) {
             return Err(RebuildError::DamagedLog { place: name, what: finding.to_string() });
         }
-        let known = ends.iter().find(|(place, _)| place.to_string() == name);
-        if let Some((_, end)) = known.filter(|(_, end)| report.log_end < **end) {
+        if let Some(end) = ends.get(&place).filter(|end| report.log_end < **end) {
             let what = format!("it ends at {}, and was durable up to {end}", report.log_end);
             return Err(RebuildError::DamagedLog { place: name, what });
         }

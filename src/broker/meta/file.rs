@@ -8,8 +8,9 @@ use super::{
     load_ends, load_offsets, load_topics, noted::Noted, put_state, put_topic,
 };
 use crate::{
+    broker::places_of,
     disk::{Disk, open_or_create},
-    position::{Offset, Partition, TopicName, TopicPartition},
+    position::{Offset, TopicName, TopicPartition},
     redb_file,
 };
 use redb::{
@@ -34,11 +35,7 @@ pub struct Contents {
 impl Contents {
     /// Every partition of every topic.
     pub fn places(&self) -> impl Iterator<Item = TopicPartition> + '_ {
-        self.topics.iter().flat_map(|(topic, record)| {
-            let count = i32::try_from(record.partitions).unwrap_or(i32::MAX);
-            let place = |partition| TopicPartition { topic: topic.clone(), partition };
-            (0..count).filter_map(Partition::new).map(place)
-        })
+        places_of(self.topics.iter().map(|(topic, record)| (topic, record.partitions)))
     }
 }
 
@@ -192,29 +189,14 @@ fn open_error(error: DatabaseError) -> MetaError {
     }
 }
 
-/// The topics that directories `<topic>-<partition>` are of, with as many partitions as the last
-/// one tells.
-pub fn topics_of<'a>(directories: impl Iterator<Item = &'a str>) -> BTreeMap<TopicName, u32> {
-    let mut topics = BTreeMap::new();
-    for name in directories {
-        let place = name.rsplit_once('-').and_then(|(topic, partition)| {
-            let number: i32 = partition.parse().ok()?;
-            // Only as we write it: no sign, no zeroes before it.
-            let is_ours = number.to_string() == partition && Partition::new(number).is_some();
-            Some((TopicName::new(topic)?, u32::try_from(number).ok().filter(|_| is_ours)?))
-        });
-        if let Some((topic, number)) = place {
-            let partitions = topics.entry(topic).or_insert(0);
-            *partitions = (number + 1).max(*partitions);
-        }
-    }
-    topics
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::RealDisk;
+    use crate::{
+        broker::{parse_place, topics_of},
+        disk::RealDisk,
+        position::Partition,
+    };
     use std::fs;
 
     fn real() -> std::sync::Arc<dyn Disk> {
@@ -313,7 +295,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.redb");
         let directories = ["a-b-0", "a-b-2", "x-0", "no", "x-+1", "x-01", "x-0.deleted"];
-        let topics = topics_of(directories.into_iter());
+        let topics = topics_of(directories.into_iter().filter_map(parse_place));
         assert_eq!(topics, BTreeMap::from([(name("a-b"), 3), (name("x"), 1)]));
         make(&path, &topics, 1_790_000_000_000).unwrap();
         let (_, run) = Meta::open(&real(), &path).unwrap();

@@ -180,7 +180,7 @@ async fn a_log_that_is_gone_is_refused_until_it_is_given_up_and_gives_no_offset_
 async fn without_broker_redb_the_topics_are_made_again_only_when_asked_for() {
     let dir = killed().await;
     let file = dir.path().join("broker.redb");
-    assert!(rebuild_meta(dir.path(), &Clock::system()).is_err(), "it is there");
+    assert!(rebuild_meta(dir.path(), &file, &Clock::system()).is_err(), "it is there");
     fs::remove_file(&file).unwrap();
     fs::create_dir(dir.path().join("log/t-0.0000-stray")).unwrap();
     for _ in 0..2 {
@@ -188,7 +188,7 @@ async fn without_broker_redb_the_topics_are_made_again_only_when_asked_for() {
         assert!(refused.contains("rebuild --broker") && refused.contains("t-0"), "{refused}");
         assert!(!file.exists(), "nothing is made by a refusal");
     }
-    let topics = rebuild_meta(dir.path(), &Clock::system()).unwrap();
+    let topics = rebuild_meta(dir.path(), &file, &Clock::system()).unwrap();
     assert_eq!(topics, [(place("t").topic, 1)].into());
     let served = serve(dir.path()).await;
     let mut client = served.client().await;
