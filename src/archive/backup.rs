@@ -4,8 +4,8 @@
 
 use super::{
     BROKER_FILE, CopiedPartition, Held, LockError, LogFormatError, Manifest, ManifestError,
-    StorePosition, TASKS_FILE, beside, check_log_format, expect_empty, finish,
-    manifest::BACKUP_FORMAT, new_dir, tell_log_format, verify,
+    StorePosition, TASKS_FILE, check_log_format, expect_empty, finish, manifest::BACKUP_FORMAT,
+    new_dir, tell_log_format, verify,
 };
 use crate::{
     broker::{
@@ -14,7 +14,7 @@ use crate::{
         meta::{MetaError, file},
         partition_dir,
     },
-    disk::dir::RealDir,
+    disk::{beside, dir::RealDir},
     log,
     position::{Offset, Position},
     store::{Store, StoreError, redb},

@@ -12,9 +12,9 @@ pub mod verify;
 pub use crate::broker::{BROKER_FILE, LOG_DIR};
 pub use manifest::{CopiedPartition, Manifest, ManifestError, StorePosition};
 
+use crate::disk::{if_there, sync_name};
 use rustix::fs::{FlockOperation, flock};
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io,
     os::unix::fs::DirBuilderExt,
@@ -81,7 +81,7 @@ pub fn tell_log_format(data_dir: &Path) -> Result<(), LogFormatError> {
     fs::write(&beside, format!("{LOG_FORMAT}\n"))?;
     File::open(&beside)?.sync_all()?;
     fs::rename(&beside, &path)?;
-    Ok(File::open(&dir)?.sync_all()?)
+    Ok(sync_name(&path)?)
 }
 
 /// Why a directory is not free to be worked on.
@@ -137,27 +137,16 @@ impl Held {
     }
 }
 
-/// `<path><suffix>`, beside `path`.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
 /// A new directory that only its owner reads, in place of what a crash left under the name.
 fn new_dir(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => (),
-    }
+    if_there(fs::remove_dir_all(path))?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Gives a finished directory its name, in place of an empty one, and makes that durable.
 fn finish(made: &Path, name: &Path) -> io::Result<()> {
     fs::rename(made, name)?;
-    let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    sync_name(name)
 }
 
 /// Refuses a directory that has anything in it.

@@ -1,10 +1,13 @@
 //! A data directory from a backup.
 
 use super::{
-    LogFormatError, Manifest, ManifestError, TASKS_FILE, beside, check_log_format, expect_empty,
-    finish, manifest::read_file, new_dir,
+    LogFormatError, Manifest, ManifestError, TASKS_FILE, check_log_format, expect_empty, finish,
+    manifest::read_file, new_dir,
 };
-use crate::store::{StoreError, redb};
+use crate::{
+    disk::beside,
+    store::{StoreError, redb},
+};
 use std::{
     fs::{self, File},
     io::{self, Write},

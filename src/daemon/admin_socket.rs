@@ -1,6 +1,7 @@
 //! The socket in the data directory by which commands reach this daemon.
 
 use super::StartError;
+use crate::disk::if_there;
 use std::{
     fs::{self, DirBuilder, Permissions},
     io,
@@ -50,7 +51,7 @@ pub(super) fn bind(data_dir: &Path) -> Result<Option<UnixListener>, StartError> 
     let bind = || -> io::Result<UnixListener> {
         let new = bound_path(&path);
         let beside = data_dir.join(NEW_DIR);
-        remove(fs::remove_dir_all(&beside))?;
+        if_there(fs::remove_dir_all(&beside))?;
         DirBuilder::new().mode(0o700).create(&beside)?;
         let listener = UnixListener::bind(&new)?;
         fs::set_permissions(&new, Permissions::from_mode(0o600))?;
@@ -63,20 +64,12 @@ pub(super) fn bind(data_dir: &Path) -> Result<Option<UnixListener>, StartError> 
 
 /// Removes the socket.
 pub(super) fn withdraw(data_dir: &Path) -> io::Result<()> {
-    remove(fs::remove_file(admin_socket(data_dir)))
+    if_there(fs::remove_file(admin_socket(data_dir)))
 }
 
 /// The path at which it is bound.
 fn bound_path(path: &Path) -> PathBuf {
     path.with_file_name(NEW_DIR).join("s")
-}
-
-/// What is gone already is no error.
-fn remove(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,7 @@
 use super::{PARTITIONS, StartError, lock::DataDir};
 use crate::{
     apply::{self, ApplyError},
-    archive::{
-        self, BROKER_FILE, LOG_DIR, LogFormatError, Manifest, ManifestError, TASKS_FILE, beside,
-    },
+    archive::{self, BROKER_FILE, LOG_DIR, LogFormatError, Manifest, ManifestError, TASKS_FILE},
     broker::{
         self, Broker,
         meta::{MetaError, file},
@@ -13,7 +11,7 @@ use crate::{
     causes::chain,
     clock::Clock,
     config::Config,
-    disk::dir::RealDir,
+    disk::{beside, dir::RealDir, if_there, sync_name},
     feed::{EventLog, embedded::Embedded},
     hub::Hub,
     log,
@@ -27,8 +25,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -304,18 +301,11 @@ fn keep(path: &Path, clock: &Clock) -> Result<Option<PathBuf>, RebuildError> {
 }
 
 fn put(made: &Path, name: &Path) -> Result<(), RebuildError> {
-    let put = || -> io::Result<()> {
-        fs::rename(made, name)?;
-        File::open(name.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
-    };
-    put().map_err(|source| RebuildError::Io { path: name.to_owned(), source })
+    let put = fs::rename(made, name).and_then(|()| sync_name(name));
+    put.map_err(|source| RebuildError::Io { path: name.to_owned(), source })
 }
 
 fn remove(path: &Path) -> Result<(), RebuildError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RebuildError::Io { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
+    let removed = if_there(fs::remove_file(path));
+    removed.map_err(|source| RebuildError::Io { path: path.to_owned(), source })
 }

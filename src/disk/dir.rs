@@ -3,7 +3,7 @@
 //! Everything the log does to a disk goes through these two traits, so that a test can fail, tear
 //! or cut off each single call.
 
-use super::parent;
+use super::{parent, sync_name};
 use std::{
     fmt, fs,
     io::{self, IoSlice},
@@ -145,13 +145,12 @@ pub fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = parent(path);
-    create_dir(&parent, mode)?;
+    create_dir(&parent(path), mode)?;
     match fs::DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => (),
         created => created?,
     }
-    fs::File::open(parent)?.sync_all()
+    sync_name(path)
 }
 
 /// Less what the process's umask takes away.

@@ -7,6 +7,7 @@ pub mod testing;
 use dir::{Dir, File, RealDir};
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 use std::{
+    ffi::OsString,
     fmt, fs, io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -74,8 +75,34 @@ impl Disk for RealDisk {
     }
 }
 
+/// `<path><suffix>`, beside `path`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes durable what the directory of `path` says of it.
+///
+/// # Errors
+/// As the file system says.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    fs::File::open(parent(path))?.sync_all()
+}
+
+/// What came of a removal, where what is gone already is no error.
+///
+/// # Errors
+/// Any other error.
+pub fn if_there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// The directory that holds `path`.
-pub(super) fn parent(path: &Path) -> PathBuf {
+fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),

@@ -13,7 +13,10 @@ use super::{
     walk::{self, Window},
 };
 use crate::{
-    disk::dir::{Dir, File},
+    disk::{
+        dir::{Dir, File},
+        if_there,
+    },
     position::Offset,
 };
 use std::{io, ops::Range, sync::Arc};
@@ -217,8 +220,5 @@ fn damage_base(damage: &Damage) -> Option<i64> {
 }
 
 fn remove_seal(dir: &dyn Dir, base: i64) -> io::Result<()> {
-    match dir.remove(&name(base, SEAL)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    if_there(dir.remove(&name(base, SEAL)))
 }

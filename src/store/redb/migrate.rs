@@ -9,16 +9,16 @@ use super::{
         OUTBOUND, PROCESSED, RUNS, TASK_IDS, TASKS, USER_CHANGES, USERS, WAITING, WAITING_SINCE,
     },
 };
-use crate::{redb_file, store::StoreError};
+use crate::{
+    disk::{beside, if_there, sync_name},
+    redb_file,
+    store::StoreError,
+};
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, Value, WriteTransaction,
 };
-use std::{
-    ffi::OsString,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 use tracing::info;
 
 /// From each older format to the current one.
@@ -33,20 +33,22 @@ type Migration = fn(&ReadTransaction, &Database) -> Result<(), StoreError>;
 pub(super) fn to_current(path: &Path, format: u32) -> Result<(), StoreError> {
     let unknown = StoreError::OlderFormat { found: format, known: FORMAT };
     let (_, migration) = MIGRATIONS.iter().find(|(from, _)| *from == format).ok_or(unknown)?;
-    let beside = with_suffix(path, ".migrating");
-    remove(&beside)?;
+    let made = beside(path, ".migrating");
+    if_there(fs::remove_file(&made)).map_err(disk)?;
     super::guarded(|| {
         let old = redb_file::open_view(path)?;
-        let new = redb_file::create(&beside)?;
+        let new = redb_file::create(&made)?;
         migration(&old.begin_read()?, &new)?;
         make_durable(&new)
     })?;
-    let kept = with_suffix(path, &format!(".format-{format}"));
+    let kept = beside(path, &format!(".format-{format}"));
     // A link, so that there is a file of this name at every moment: a start would take a directory
     // without one for a new one.
-    remove(&kept)?;
-    fs::hard_link(path, &kept).and_then(|()| fs::rename(&beside, path)).map_err(disk)?;
-    sync_parent(path)?;
+    let replaced = if_there(fs::remove_file(&kept))
+        .and_then(|()| fs::hard_link(path, &kept))
+        .and_then(|()| fs::rename(&made, path))
+        .and_then(|()| sync_name(path));
+    replaced.map_err(disk)?;
     info!(path = %path.display(), kept = %kept.display(), from = format, to = FORMAT, "migrated");
     Ok(())
 }
@@ -188,25 +190,6 @@ pub(super) fn make_durable(new: &Database) -> Result<(), StoreError> {
     transaction.set_durability(Durability::Immediate)?;
     transaction.set_quick_repair(true);
     Ok(transaction.commit()?)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(error)),
-        _ => Ok(()),
-    }
-}
-
-fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or_else(|| Path::new("."));
-    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(disk)
 }
 
 fn disk(error: io::Error) -> StoreError {
