@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`shutdown`], [`clock`], [`metrics`], [`position`] | signals, time, metrics, places in a log |
 //! | [`disk`] | the disk under logs and databases: real, or a simulated one |
+//! | `budget`, `places`, [`causes`] | what connections of a port share; an error with its causes |
 //! | [`redb_file`] | what both redb files have in common |
 //! | [`task`] | the domain: a task, its events, the one function that changes it |
 //! | [`auth`] | a JWT becomes a principal |

@@ -75,19 +75,14 @@ impl Letter {
         source: &RecordPosition,
         record: &FeedRecord,
         event_id: Option<&EventId>,
-        (reason, detail): (Reason, &str),
+        why: (Reason, &str),
     ) -> Self {
         Self {
-            source: source.clone(),
-            end: None,
-            reason,
-            detail: detail.to_owned(),
             event_id: event_id.cloned(),
             timestamp_ms: Some(record.timestamp_ms),
             key: record.key.clone(),
-            value: record.value.clone(),
             headers: record.headers.clone(),
-            omitted_bytes: None,
+            ..Self::unreadable(source, record.value.clone(), why)
         }
     }
 
