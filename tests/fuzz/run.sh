@@ -41,8 +41,8 @@ fi
 # Runs of each target with --fixed: well under a minute on one core; servers take more for each.
 fixed_runs() {
   case $1 in
-    http_body | socket | kafka_request) echo 4000 ;;
-    *) echo 40000 ;;
+    http_body | socket) echo 40000 ;;
+    *) echo 200000 ;;
   esac
 }
 
