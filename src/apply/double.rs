@@ -378,6 +378,12 @@ impl State {
                 letter.state = letter.state.then(state);
             }
         }
+        if let Some(trim) = writes.letter_trim {
+            self.letters.retain(|place, letter| {
+                let key = (place.topic.as_str(), place.partition.get(), place.offset.get());
+                !trim.takes(key, Some(letter))
+            });
+        }
     }
 
     fn waiting_bytes(&self) -> u64 {

@@ -436,7 +436,7 @@ impl Store for RedbStore {
             changes: counters.changes,
             waiting: counters.waiting,
             waiting_bytes: counters.waiting_bytes,
-            letters_open: counters.letters_open,
+            letters_open: counters.letters_open.unwrap_or(0),
         }
     }
 

@@ -46,7 +46,10 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
     refuse_other_formats(&snapshot)?;
     let epoch = meta_row(&snapshot, META_EPOCH, row::decode_number)?;
     let mut counters = meta_row(&snapshot, META_COUNTERS, Counters::decode)?;
-    counters.letters_open = letters::open(database, durable)?;
+    letters::make_table(database, durable)?;
+    if counters.letters_open.is_none() {
+        counters.letters_open = Some(letters::count_open(database)?);
+    }
     counters.waiting_bytes = read::waiting_bytes(&snapshot)?;
     let mut runs = Vec::new();
     for entry in snapshot.open_table(RUNS)?.iter()? {
@@ -221,6 +224,10 @@ impl Writer {
         let mut batch = Batch { counters: self.counters, users: HashMap::new(), partitions };
         let transaction = self.begin(durability)?;
         batch.write(&transaction, writes)?;
+        if let Some(trim) = &writes.letter_trim {
+            let (after, open) = (&mut self.sweeps.letters, &mut batch.counters.letters_open);
+            *open = letters::trim(&transaction, trim, after, *open)?;
+        }
         self.finish(transaction, batch.counters)?;
         self.shared.partitions.store(batch.partitions, Memory::Release);
         Ok(first)
@@ -315,8 +322,8 @@ impl Batch {
             self.add_waiting(transaction, &writes.waiting_added)?;
         }
         let change = letters::write(transaction, writes)?;
-        let open = self.counters.letters_open.saturating_add_signed(change);
-        self.counters.letters_open = open;
+        let open = self.counters.letters_open;
+        self.counters.letters_open = open.map(|open| open.saturating_add_signed(change));
         self.write_offsets(transaction, writes)
     }
 
