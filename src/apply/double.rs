@@ -476,7 +476,7 @@ impl Store for MemoryStore {
         letters.retain(|(place, letter)| {
             place.topic == *topic && after.is_none_or(|after| after < place) && filter.takes(letter)
         });
-        Box::pin(async move { Ok(LetterPage { letters, next: None }) })
+        Box::pin(async move { Ok(LetterPage { letters, ..LetterPage::default() }) })
     }
 
     fn trim(&self, _now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {

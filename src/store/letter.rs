@@ -113,6 +113,8 @@ impl LetterFilter {
 pub struct LetterPage {
     /// Place and letter.
     pub letters: Vec<(RecordPosition, StoredLetter)>,
+    /// Places of letters that cannot be read, whatever was asked for, and why.
+    pub damaged: Vec<(RecordPosition, String)>,
     /// Where the next page goes on after; `None` at the end. A page may be short, even empty, and
     /// still have a next one: work per page is bounded.
     pub next: Option<RecordPosition>,

@@ -218,17 +218,18 @@ pub(super) fn letters(
     let last = Bound::Included((topic.as_str(), i32::MAX, i64::MAX));
     let (mut page, mut seen, mut at) = (LetterPage::default(), 0, None);
     for entry in table.range::<(&str, i32, i64)>((first, last))? {
-        if page.letters.len() == limit || seen == SCAN_ROWS_MAX {
+        if page.letters.len() + page.damaged.len() == limit || seen == SCAN_ROWS_MAX {
             page.next = at;
             return Ok(page);
         }
         let (found, row) = entry?;
         let found = found.value();
         let place = place(topic, found.1, found.2).ok_or_else(|| damaged(TABLE, found))?;
-        let letter = sum::open(TABLE, found, row.value(), decode)?;
         (at, seen) = (Some(place.clone()), seen + 1);
-        if filter.takes(&letter) {
-            page.letters.push((place, letter));
+        match shared.damages.note(sum::open(TABLE, found, row.value(), decode)) {
+            Ok(letter) if filter.takes(&letter) => page.letters.push((place, letter)),
+            Ok(_) => (),
+            Err(error) => page.damaged.push((place, error.to_string())),
         }
     }
     Ok(page)
