@@ -487,15 +487,18 @@ impl Broker {
     pub async fn close(self) -> Result<(), String> {
         self.0.ending.cancel();
         let snapshot = self.0.topics.snapshot();
-        let closing =
-            snapshot.all().flat_map(|topic| topic.places()).map(async |(place, handle)| {
-                let closed = handle.close().await;
-                (place, closed)
-            });
+        let closing = snapshot.all().flat_map(|topic| {
+            let id = topic.id;
+            let close = move |(place, handle): (_, &'_ PartitionHandle)| {
+                let handle = handle.clone();
+                async move { (id, place, handle.close().await) }
+            };
+            topic.places().map(close)
+        });
         let (mut ends, mut unclean) = (Vec::new(), Vec::new());
-        for (place, closed) in futures_util::future::join_all(closing).await {
+        for (id, place, closed) in futures_util::future::join_all(closing).await {
             match closed {
-                Ok(end) => ends.push((place, end)),
+                Ok(end) => ends.push((id, place, end)),
                 Err(error) => unclean.push(format!("{place}: {error}")),
             }
         }
