@@ -216,7 +216,7 @@ impl KeyRing {
         }
         if is_new && key::has_untried(&document.keys) {
             let (source, tries) = (&self.source, key::TRIES_MAX);
-            warn!(%source, tries, "a token without kid is tried with the first keys of the JWKS only");
+            warn!(%source, tries, "a token without kid is not tried with all keys of the JWKS");
         }
         self.metrics.auth_keys.set(i64::try_from(document.keys.len()).unwrap_or(i64::MAX));
         self.keys.store(Arc::new(document.keys));

@@ -425,13 +425,16 @@ impl Owner {
         let places: Vec<_> = topic.places().map(|(place, _)| place).collect();
         let removed = blocking(move || {
             let dir = setup.disk.dir(&setup.log_dir)?;
-            let removed = places.iter().map(|place| {
-                let gone = format!("{place}.{id}{DELETED_SUFFIX}");
-                dir.rename(&place.to_string(), &gone)?;
-                setup.disk.remove_dir(&setup.log_dir.join(gone))
-            });
             // As many as can be, whatever one of them meets; the mark stays if one does.
-            removed.fold(Ok(()), |all, one| all.and(one))?;
+            let removed: Vec<_> = places
+                .iter()
+                .map(|place| {
+                    let gone = format!("{place}.{id}{DELETED_SUFFIX}");
+                    dir.rename(&place.to_string(), &gone)?;
+                    setup.disk.remove_dir(&setup.log_dir.join(gone))
+                })
+                .collect();
+            removed.into_iter().collect::<std::io::Result<()>>()?;
             setup.disk.remove_dir(&mark)
         });
         if let Err(error) = removed.await {

@@ -104,13 +104,16 @@ fn sound<T>(shared: &Shared, row: Result<T, StoreError>) -> Result<Option<T>, St
     }
 }
 
+/// What [`waiting_before`] returns.
+type Due = (Vec<WaitingEvent>, Vec<(i64, u64)>);
+
 /// Events that wait since before `before_ms`, at most `limit`; and the keys of `waiting_since` on
 /// the way whose events cannot be read.
 pub(super) fn waiting_before(
     shared: &Shared,
     before_ms: i64,
     limit: usize,
-) -> Result<(Vec<WaitingEvent>, Vec<(i64, u64)>), StoreError> {
+) -> Result<Due, StoreError> {
     let snapshot = shared.snapshot()?;
     let (order, waiting) = (snapshot.open_table(WAITING_SINCE)?, snapshot.open_table(WAITING)?);
     let (mut events, mut lost) = (Vec::new(), Vec::new());

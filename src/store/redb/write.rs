@@ -255,10 +255,7 @@ impl Writer {
                 waiting.remove(key)?;
                 dropped += 1;
                 let failure = damaged("waiting", key);
-                error!(
-                    "a waiting event cannot be read ({failure}) and is dropped; its record is still \
-                     in the log"
-                );
+                error!(%failure, "dropped a waiting event; its record is still in the log");
             }
             counters.waiting = waiting.len()?;
             counters.waiting_bytes = read::waiting_bytes(&waiting)?;
