@@ -340,7 +340,8 @@ impl Disk for SimDisk {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     meet(&self.plan, "create", &name)?;
                     dir.make_child(&name);
-                    self.faulty(dir.clone()).sync()?;
+                    let parent = self.faulty(dir.clone());
+                    parent.sync().inspect_err(|_| drop(parent.remove(&name)))?;
                     dir.child(&name)
                 }
                 child => child,
