@@ -6,15 +6,18 @@
 
 use super::{
     LastStop, Outage, Recovery, Snapshot, TornTail,
-    accepted::Accepted,
+    accepted::{self, Accepted},
     checked::{self, Kind, TEMPORARY},
-    epochs::Epochs,
+    epochs::{self, Epochs},
     segment::{Growth, LOG, SEAL, Sealed, name, parse_name, seek_offset},
     snapshot,
     walk::{self, Place, Window},
 };
 use crate::{
-    disk::dir::{Dir, File},
+    disk::{
+        dir::{Dir, File},
+        unsynced::{self, SYNC_FAILED},
+    },
     position::Offset,
     wire::batch::BatchHeader,
 };
@@ -38,6 +41,8 @@ pub(super) struct Opened {
 
 /// Opens every segment of `dir`, creating the first if there is none.
 pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::Result<Opened> {
+    // Of what a failed sync left in memory only, anything may be missing, as after a power cut.
+    let outage = if rewrite_unsynced(dir)? { Outage::Machine } else { outage };
     let names = dir.list()?;
     let mut bases: Vec<i64> = names.iter().filter_map(|name| parse_name(name, LOG)).collect();
     bases.sort_unstable();
@@ -90,6 +95,29 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::R
         Opened { sealed, active, file, epochs, log_start, is_damaged, accepted, recovery };
     load_producers(dir, &names, &mut opened)?;
     Ok(opened)
+}
+
+/// After a failed sync, writes anew what the disk may not have: the last segment with bytes, any
+/// after it, and the small files. Segments before were synced when they were full; seals and
+/// snapshots only save time.
+fn rewrite_unsynced(dir: &dyn Dir) -> io::Result<bool> {
+    if !unsynced::is_marked(dir, SYNC_FAILED)? {
+        return Ok(false);
+    }
+    let names = dir.list()?;
+    let mut last = 0;
+    for base in names.iter().filter_map(|name| parse_name(name, LOG)) {
+        if base > last && dir.open(&name(base, LOG))?.size()? > 0 {
+            last = base;
+        }
+    }
+    let is_needed = |name: &String| match parse_name(name, LOG) {
+        Some(base) => base >= last,
+        None => [accepted::NAME, epochs::NAME, LOG_START].contains(&name.as_str()),
+    };
+    let needed: Vec<String> = names.into_iter().filter(is_needed).collect();
+    unsynced::rewrite(dir, &needed, SYNC_FAILED)?;
+    Ok(true)
 }
 
 enum Last {

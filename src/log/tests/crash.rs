@@ -438,6 +438,26 @@ fn a_failed_sync_is_never_tried_again() {
 }
 
 #[test]
+fn after_a_failed_sync_the_next_open_writes_the_segment_anew() {
+    let dir = MemoryDir::new();
+    let faulty = faulty(&dir);
+    let (mut log, _) = Log::open(Arc::new(faulty.clone()), Options::default(), crashed(0)).unwrap();
+    put(&mut log, &Shape::default());
+    log.append(vec![Shape::default().batch()], 1).unwrap();
+    faulty.fail_next(Fault::Error(ErrorKind::Other));
+    log.flush().unwrap_err();
+    drop(log);
+    assert!(dir.contents().contains_key("sync-failed"));
+    let (log, _) = open_with(&dir, Options::default(), crashed(0));
+    assert_eq!(log.log_end(), at(2), "within one boot it is still read");
+    drop(log);
+    assert!(!dir.contents().contains_key("sync-failed"), "done once");
+    let (log, recovery) =
+        open_with(&dir.power_cut(Unsynced::Dropped), Options::default(), crashed(2));
+    assert_eq!((log.log_end(), recovery.holes), (at(2), Vec::new()));
+}
+
+#[test]
 fn a_failed_write_ends_writing() {
     let dir = MemoryDir::new();
     let faulty = faulty(&dir);
