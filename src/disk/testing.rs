@@ -55,7 +55,7 @@ struct Plan {
     is_off: bool,
     syncs: u64,
     /// Of files and directories.
-    all_syncs: u64,
+    syncs_tried: u64,
     failing_sync: Option<u64>,
     failed: Vec<String>,
 }
@@ -104,10 +104,10 @@ impl Plan {
         }
         let mut fault = self.faults.remove(&call);
         if what == "sync" {
-            if self.failing_sync == Some(self.all_syncs) {
+            if self.failing_sync == Some(self.syncs_tried) {
                 fault = Some(Fault::Error(io::ErrorKind::Other));
             }
-            self.all_syncs += 1;
+            self.syncs_tried += 1;
         }
         self.is_off = fault == Some(Fault::PowerOff);
         if fault.is_some() {
@@ -300,8 +300,8 @@ impl SimDisk {
     }
 
     /// Syncs so far, failed ones too.
-    pub fn syncs(&self) -> u64 {
-        lock(&self.plan).all_syncs
+    pub fn syncs_tried(&self) -> u64 {
+        lock(&self.plan).syncs_tried
     }
 
     /// See [`FaultyDir::set_full`].
