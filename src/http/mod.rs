@@ -8,6 +8,7 @@
 mod admin;
 mod body;
 mod extract;
+mod follow;
 mod guard;
 mod limits;
 mod list;
@@ -16,11 +17,11 @@ mod origin;
 mod problem;
 mod route;
 mod socket;
-mod socket_token;
 mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 pub use admin::backup::MakeBackup;
 pub use limits::{Limits, Rate, SocketLimits};
@@ -46,6 +47,7 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
+use follow::SNAPSHOTS_MAX;
 use futures_util::FutureExt;
 use guard::{Budgets, Guarded, Talk};
 use hyper::{
@@ -85,6 +87,9 @@ const TARGET_BYTES_MAX: usize = 16 * 1_024;
 
 /// Shortest and longest wait after a failed accept.
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Shortest and longest wait in milliseconds that a client is asked for when the daemon stops.
+const RECONNECT_AFTER_MS: (f64, f64) = (100.0, 500.0);
 
 /// Time for what was cut at the end of the drain to let go of its parts.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -162,6 +167,7 @@ impl Http {
             budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             options,
             parts,
         });
@@ -198,6 +204,7 @@ impl Http {
             cut: CancellationToken::new(),
             tracker: TaskTracker::new(),
             closed: AtomicU32::new(0),
+            told: AtomicU32::new(0),
         })
     }
 }
@@ -210,6 +217,8 @@ struct State {
     usage: Usage,
     /// One backup at a time.
     backups: Arc<Semaphore>,
+    /// See [`SNAPSHOTS_MAX`].
+    snapshots: Arc<Semaphore>,
     budgets: Budgets,
     is_stopping: AtomicBool,
 }
@@ -246,6 +255,8 @@ struct Listener {
     tracker: TaskTracker,
     /// Sockets that were given their time to close.
     closed: AtomicU32,
+    /// Clients that were told when to come back.
+    told: AtomicU32,
 }
 
 /// One connection, or the WebSocket that it has become.
@@ -321,11 +332,23 @@ impl Listener {
     /// When the next socket closes after the stop has begun: spread over half of the drain, so that
     /// clients do not come back all at once, and the other half is left for their answers.
     fn close_delay(&self) -> Duration {
-        /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
-        const STEP: u32 = 0x9e37_79b9;
-        let place = self.closed.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
-        self.drain.mul_f64(0.5 * f64::from(place) / f64::from(u32::MAX))
+        self.drain.mul_f64(0.5 * spread(&self.closed))
     }
+
+    /// When the next client that is told to come back does so.
+    fn reconnect_after_ms(&self) -> u64 {
+        let (least, most) = RECONNECT_AFTER_MS;
+        let wait = Duration::from_secs_f64((least + spread(&self.told) * (most - least)) / 1_000.0);
+        u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A number from 0 to 1, another one each time, however many there are.
+fn spread(count: &AtomicU32) -> f64 {
+    /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
+    const STEP: u32 = 0x9e37_79b9;
+    let place = count.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
+    f64::from(place) / f64::from(u32::MAX)
 }
 
 /// Errors of accept that are about the one connection that was to be accepted.

@@ -8,3 +8,4 @@ mod rest;
 mod slow_sockets;
 mod socket;
 pub(super) mod support;
+mod v1;
