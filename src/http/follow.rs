@@ -71,6 +71,11 @@ impl Start {
         }
     }
 
+    /// The same, for a client that has seen all up to a position.
+    pub(super) const fn after(self, position: Position) -> Self {
+        Self { from: From::Changes(StartAt::After(position)), ..self }
+    }
+
     /// What this does not say, `other` does.
     pub(super) const fn or_else(self, other: Self, has_from: bool) -> Self {
         let from = if has_from { self.from } else { other.from };
@@ -80,6 +85,54 @@ impl Start {
     /// Whether a snapshot may be sent.
     pub(super) const fn has_snapshot(self) -> bool {
         self.or_snapshot
+    }
+}
+
+/// What a session goes over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Transport {
+    /// A WebSocket, in the form of bare messages.
+    PlainSocket,
+    /// A WebSocket in `taskwire.v1`.
+    Socket,
+    /// Server-sent events.
+    Events,
+    /// A long poll.
+    Changes,
+}
+
+impl Transport {
+    const fn label(self) -> [(&'static str, &'static str); 1] {
+        let transport = match self {
+            Self::PlainSocket | Self::Socket => "socket",
+            Self::Events => "events",
+            Self::Changes => "changes",
+        };
+        [("transport", transport)]
+    }
+
+    /// Open sessions that go over it; both kinds of WebSockets are one.
+    pub(super) fn sessions(self, state: &State) -> i64 {
+        state.parts.metrics.http_sessions.get_or_create(&self.label()).get()
+    }
+}
+
+/// A session that is counted for as long as this lives.
+pub(super) struct Counted {
+    state: Arc<State>,
+    transport: Transport,
+}
+
+impl Counted {
+    pub(super) fn new(state: &Arc<State>, transport: Transport) -> Self {
+        state.parts.metrics.http_sessions.get_or_create(&transport.label()).inc();
+        Self { state: Arc::clone(state), transport }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.state.parts.metrics.http_sessions.get_or_create(&self.transport.label()).dec();
     }
 }
 
@@ -106,15 +159,13 @@ pub(super) enum FollowError {
 
 /// One client's place. Dropping it ends its session.
 pub(super) struct Follower {
-    state: Arc<State>,
+    counted: Counted,
     session: Session,
     user_id: UserId,
-    /// Without it only changes, resyncs and pongs are told.
-    speaks_v1: bool,
     or_snapshot: bool,
     /// What goes before all else.
     first: Option<Batch>,
-    snapshot: Option<Snapshot>,
+    snapshot: Snapshot,
     /// `live` was not told.
     awaits_live: bool,
     pongs: usize,
@@ -122,6 +173,7 @@ pub(super) struct Follower {
 
 /// A snapshot on its way.
 enum Snapshot {
+    None,
     Due,
     Open(OpenSnapshot),
 }
@@ -133,7 +185,7 @@ struct OpenSnapshot {
 }
 
 impl Follower {
-    /// A follower in `taskwire.v1`, or else in the form of bare messages.
+    /// A follower. Over a plain socket only changes, resyncs and pongs are told.
     ///
     /// # Errors
     /// There are as many sessions as are allowed.
@@ -141,7 +193,7 @@ impl Follower {
         state: &Arc<State>,
         principal: &Principal,
         start: Start,
-        speaks_v1: bool,
+        transport: Transport,
     ) -> Result<Self, SubscribeError> {
         let (from, is_snapshot) = match start.from {
             From::Changes(from) => (from, false),
@@ -152,21 +204,20 @@ impl Follower {
         let position = session.position();
         let has_snapshot = is_snapshot || (must_resync && start.or_snapshot);
         let mut documents = Vec::new();
-        if speaks_v1 {
+        if transport != Transport::PlainSocket {
             documents.push(hello(principal, position));
         }
         if must_resync {
             documents.push(message::resync(position));
         }
         Ok(Self {
-            state: Arc::clone(state),
+            counted: Counted::new(state, transport),
             session,
             user_id: principal.user_id.clone(),
-            speaks_v1,
             or_snapshot: start.or_snapshot,
             first: (!documents.is_empty())
                 .then_some(Batch { documents, is_resumable: !has_snapshot }),
-            snapshot: has_snapshot.then_some(Snapshot::Due),
+            snapshot: if has_snapshot { Snapshot::Due } else { Snapshot::None },
             awaits_live: true,
             pongs: 0,
         })
@@ -181,8 +232,21 @@ impl Follower {
             if let Some(first) = self.first.take() {
                 return Ok(first);
             }
-            if self.snapshot.is_some() {
-                return self.snapshot_part().await;
+            match &mut self.snapshot {
+                Snapshot::None => (),
+                Snapshot::Due => {
+                    self.snapshot = Snapshot::Open(self.open_snapshot().await?);
+                    continue;
+                }
+                Snapshot::Open(open) => {
+                    let (part, has_more) = open.part().await?;
+                    if !has_more {
+                        self.snapshot = Snapshot::None;
+                        self.awaits_live = true;
+                        self.session.mark();
+                    }
+                    return Ok(Batch { documents: vec![part], is_resumable: !has_more });
+                }
             }
             match self.session.next().await? {
                 Next::Messages(documents) => return Ok(Batch { documents, is_resumable: true }),
@@ -209,7 +273,8 @@ impl Follower {
 
     fn marked(&mut self) -> Option<Batch> {
         let mut documents = Vec::new();
-        if std::mem::take(&mut self.awaits_live) && self.speaks_v1 {
+        let speaks_v1 = self.counted.transport != Transport::PlainSocket;
+        if std::mem::take(&mut self.awaits_live) && speaks_v1 {
             documents.push(message::live(self.session.position()));
         }
         let pongs = std::mem::take(&mut self.pongs);
@@ -220,39 +285,31 @@ impl Follower {
     /// The session lost its place, and goes on from `position`.
     fn resync(&mut self, position: Position) -> Batch {
         if self.or_snapshot {
-            self.snapshot = Some(Snapshot::Due);
+            self.snapshot = Snapshot::Due;
         }
         let documents = vec![message::resync(position)];
         Batch { documents, is_resumable: !self.or_snapshot }
     }
 
-    async fn snapshot_part(&mut self) -> Result<Batch, FollowError> {
-        if matches!(self.snapshot, Some(Snapshot::Due)) {
-            let opened = self.open_snapshot().await?;
-            self.snapshot = Some(Snapshot::Open(opened));
-        }
-        let Some(Snapshot::Open(open)) = &mut self.snapshot else { unreachable!() };
-        if Instant::now() > open.until {
-            return Err(FollowError::Slow);
-        }
-        let tasks = open.tasks.next(PART_TASKS_MAX, PART_BYTES_MAX).await?;
-        let has_more = !tasks.is_empty();
-        let part = message::snapshot(&tasks, has_more, open.tasks.position());
-        if !has_more {
-            self.snapshot = None;
-            self.awaits_live = true;
-            self.session.mark();
-        }
-        Ok(Batch { documents: vec![part], is_resumable: !has_more })
-    }
-
     /// Opens the snapshot, and moves the session to its place: what came before is in it.
     async fn open_snapshot(&mut self) -> Result<OpenSnapshot, FollowError> {
-        let permit = Arc::clone(&self.state.snapshots).acquire_owned().await;
+        let permit = Arc::clone(&self.counted.state.snapshots).acquire_owned().await;
         let _permit = permit.expect("the semaphore is never closed");
-        let tasks = self.state.parts.store.snapshot(&self.user_id).await?;
+        let tasks = self.counted.state.parts.store.snapshot(&self.user_id).await?;
         self.session.skip_to(tasks.position());
         Ok(OpenSnapshot { tasks, until: Instant::now() + SNAPSHOT_TIMEOUT, _permit })
+    }
+}
+
+impl OpenSnapshot {
+    /// The next part, and whether it is not the last, which is empty. Cancel safe.
+    async fn part(&mut self) -> Result<(Bytes, bool), FollowError> {
+        if Instant::now() > self.until {
+            return Err(FollowError::Slow);
+        }
+        let tasks = self.tasks.next(PART_TASKS_MAX, PART_BYTES_MAX).await?;
+        let has_more = !tasks.is_empty();
+        Ok((message::snapshot(&tasks, has_more, self.tasks.position()), has_more))
     }
 }
 

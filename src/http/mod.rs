@@ -7,6 +7,8 @@
 
 mod admin;
 mod body;
+mod changes;
+mod events;
 mod extract;
 mod follow;
 mod guard;
@@ -21,6 +23,7 @@ mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod timers;
 
 pub use admin::backup::MakeBackup;
@@ -28,7 +31,7 @@ pub use limits::{Limits, Rate, SocketLimits};
 
 use crate::{
     apply::{Applied, Progress},
-    auth::{AuthError, Authenticator},
+    auth::{AuthError, Authenticator, Principal},
     clock::Clock,
     feed::EventLog,
     hub::Hub,
@@ -70,6 +73,7 @@ use std::{
     },
     time::Duration,
 };
+use tickets::Tickets;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -167,6 +171,7 @@ impl Http {
             budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
+            tickets: Tickets::default(),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             options,
             parts,
@@ -217,6 +222,7 @@ struct State {
     usage: Usage,
     /// One backup at a time.
     backups: Arc<Semaphore>,
+    tickets: Tickets,
     /// See [`SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,
     budgets: Budgets,
@@ -230,6 +236,14 @@ impl State {
             return Ok(());
         }
         Err(Problem::new(Code::CatchingUp))
+    }
+
+    /// How long a principal's token is good.
+    fn time_left(&self, principal: &Principal) -> Duration {
+        let left = |at_ms: i64| at_ms.saturating_sub(self.parts.clock.now_ms());
+        principal.expires_at_ms.map_or(Duration::MAX, |at_ms| {
+            Duration::from_millis(u64::try_from(left(at_ms)).unwrap_or(0))
+        })
     }
 
     /// The store's head as a header: what is read after this holds at least all up to there.
@@ -416,7 +430,7 @@ impl Connection {
             Err(problem) => problem.into_response(),
             Ok(_) if origin::is_preflight(&method, request.headers()) => origin::preflight(),
             Ok(_) => {
-                if uri.path().starts_with("/ws/") {
+                if is_session(uri.path()) {
                     request.extensions_mut().insert(Arc::clone(&self));
                 }
                 let Ok(response) = listener.router.clone().call(request).await;
@@ -499,6 +513,12 @@ impl Connection {
 /// what was not taken.
 fn cut_off<E>(serving: Pin<&mut impl Future<Output = Result<(), E>>>) -> Result<(), E> {
     serving.now_or_never().unwrap_or(Ok(()))
+}
+
+/// Whether a path's handler goes on after its answer has begun, or waits, and so must hear of the
+/// stop.
+fn is_session(path: &str) -> bool {
+    path.starts_with("/ws/") || matches!(path, "/api/changes" | "/api/events")
 }
 
 /// Whether a path is asked by supervisors, who are never told to wait.

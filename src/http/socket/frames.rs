@@ -2,7 +2,7 @@
 
 use crate::{
     http::{
-        guard::{self, Guarded},
+        guard::{self, Guarded, SEND_BUFFER_BYTES},
         metered::{self, Metered},
         timers::WriteLimit,
     },
@@ -47,10 +47,6 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1_024;
 
 /// Most bytes of the write buffer: the longest message with some room.
 const WRITE_BUFFER_BYTES_MAX: usize = 8 * 1_024 * 1_024;
-
-/// Bytes that the kernel keeps of what a peer has not taken (it takes as much again for itself).
-/// Left alone it would let this grow to several MB for each reader that does not read.
-pub(in crate::http) const SEND_BUFFER_BYTES: usize = 128 * 1_024;
 
 /// Longest message from a client in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1_024;

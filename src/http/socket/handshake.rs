@@ -2,7 +2,7 @@
 
 use crate::http::{
     extract::query_pairs,
-    follow::Start,
+    follow::{Start, Transport},
     problem::{Code, Problem},
 };
 use axum::{
@@ -36,6 +36,14 @@ impl Mode {
             .iter()
             .flat_map(|value| value.to_str().unwrap_or("").split(','));
         if asked.any(|item| item.trim() == V1) { Self::V1 } else { Self::Plain }
+    }
+
+    /// What its session goes over.
+    pub(super) const fn transport(self) -> Transport {
+        match self {
+            Self::Plain => Transport::PlainSocket,
+            Self::V1 => Transport::Socket,
+        }
     }
 
     /// Where a session starts by `from` and `or`. What is only in `taskwire.v1` is no position

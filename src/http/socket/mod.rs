@@ -18,11 +18,11 @@ use self::{
 };
 use super::{
     Connection, State,
-    extract::authenticate,
     follow::{Follower, Start},
     guard,
     limits::SocketLimits,
     problem::{Code, Problem},
+    tickets::{self, QueryCredentials},
 };
 use crate::{
     auth::Principal,
@@ -54,10 +54,17 @@ pub(super) async fn open(
     let headers = request.headers();
     let mode = Mode::choose(headers);
     let start = query.start(mode)?;
-    let token = token::of_subprotocols(headers).or(query.token.as_deref());
-    let has_token = token.is_some() || headers.contains_key(header::AUTHORIZATION);
+    let of_subprotocols = token::of_subprotocols(headers);
+    let credentials = QueryCredentials {
+        ticket: query.ticket.as_deref().filter(|_| of_subprotocols.is_none()),
+        token: of_subprotocols.or(query.token.as_deref()),
+        user: query.user.as_deref(),
+    };
+    let has_token = credentials.ticket.is_some()
+        || credentials.token.is_some()
+        || headers.contains_key(header::AUTHORIZATION);
     let principal = if has_token || state.parts.authenticator.is_development() {
-        Some(authenticate(&state, headers, token, query.user.as_deref())?)
+        Some(tickets::admit(&state, headers, &credentials)?)
     } else {
         None
     };
@@ -87,7 +94,7 @@ enum Opening {
 
 impl Opening {
     fn of(state: &Arc<State>, principal: Principal, start: Start, mode: Mode) -> Self {
-        match Follower::new(state, &principal, start, mode == Mode::V1) {
+        match Follower::new(state, &principal, start, mode.transport()) {
             Ok(follower) => Self::Session(principal, Box::new(follower)),
             Err(SubscribeError::TooMany) => Self::Refused(CloseCode::TooManySessions),
         }
