@@ -349,6 +349,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_session_that_is_trimmed_gets_a_snapshot_if_it_wants_one() {
+        let daemon = start().await;
+        let state = &daemon.http.state;
+        for (or, expected) in [(None, "resync"), (Some("snapshot"), "resync snapshot live")] {
+            let from = Start::parse(None, or).unwrap();
+            let mut follower = Follower::new(state, &alice(), from, Transport::Socket).unwrap();
+            while follower.awaits_live {
+                follower.next().await.unwrap();
+            }
+            let resync = follower.resync(daemon.store.head());
+            assert_eq!(resync.is_resumable, or.is_none());
+            let mut documents = resync.documents;
+            let last = expected.split(' ').next_back().unwrap();
+            while message::type_of(documents.last().unwrap()).as_deref() != Some(last) {
+                documents.extend(follower.next().await.unwrap().documents);
+            }
+            let types: Vec<_> =
+                documents.iter().filter_map(|text| message::type_of(text)).collect();
+            assert_eq!(types.join(" "), expected);
+        }
+    }
+
+    #[tokio::test]
     async fn a_snapshot_that_takes_too_long_is_given_up() {
         let daemon = start().await;
         let one = Arc::new(Semaphore::new(1));
