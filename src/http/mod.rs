@@ -7,7 +7,10 @@
 
 mod admin;
 mod body;
+mod changes;
+mod events;
 mod extract;
+mod follow;
 mod guard;
 mod limits;
 mod list;
@@ -16,18 +19,19 @@ mod origin;
 mod problem;
 mod route;
 mod socket;
-mod socket_token;
 mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tickets;
+mod timers;
 
 pub use admin::backup::MakeBackup;
 pub use limits::{Limits, Rate, SocketLimits};
 
 use crate::{
     apply::{Applied, Progress},
-    auth::{AuthError, Authenticator},
+    auth::{AuthError, Authenticator, Principal},
     clock::Clock,
     feed::EventLog,
     hub::Hub,
@@ -46,6 +50,7 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
+use follow::SNAPSHOTS_MAX;
 use futures_util::FutureExt;
 use guard::{Budgets, Guarded, Talk};
 use hyper::{
@@ -68,6 +73,7 @@ use std::{
     },
     time::Duration,
 };
+use tickets::Tickets;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -85,6 +91,9 @@ const TARGET_BYTES_MAX: usize = 16 * 1_024;
 
 /// Shortest and longest wait after a failed accept.
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Shortest and longest wait in milliseconds that a client is asked for when the daemon stops.
+const RECONNECT_AFTER_MS: (f64, f64) = (100.0, 500.0);
 
 /// Time for what was cut at the end of the drain to let go of its parts.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -162,6 +171,8 @@ impl Http {
             budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
+            tickets: Tickets::default(),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             options,
             parts,
         });
@@ -198,6 +209,7 @@ impl Http {
             cut: CancellationToken::new(),
             tracker: TaskTracker::new(),
             closed: AtomicU32::new(0),
+            told: AtomicU32::new(0),
         })
     }
 }
@@ -210,6 +222,9 @@ struct State {
     usage: Usage,
     /// One backup at a time.
     backups: Arc<Semaphore>,
+    tickets: Tickets,
+    /// See [`SNAPSHOTS_MAX`].
+    snapshots: Arc<Semaphore>,
     budgets: Budgets,
     is_stopping: AtomicBool,
 }
@@ -221,6 +236,14 @@ impl State {
             return Ok(());
         }
         Err(Problem::new(Code::CatchingUp))
+    }
+
+    /// How long a principal's token is good.
+    fn time_left(&self, principal: &Principal) -> Duration {
+        let left = |at_ms: i64| at_ms.saturating_sub(self.parts.clock.now_ms());
+        principal.expires_at_ms.map_or(Duration::MAX, |at_ms| {
+            Duration::from_millis(u64::try_from(left(at_ms)).unwrap_or(0))
+        })
     }
 
     /// The store's head as a header: what is read after this holds at least all up to there.
@@ -246,6 +269,8 @@ struct Listener {
     tracker: TaskTracker,
     /// Sockets that were given their time to close.
     closed: AtomicU32,
+    /// Clients that were told when to come back.
+    told: AtomicU32,
 }
 
 /// One connection, or the WebSocket that it has become.
@@ -321,11 +346,23 @@ impl Listener {
     /// When the next socket closes after the stop has begun: spread over half of the drain, so that
     /// clients do not come back all at once, and the other half is left for their answers.
     fn close_delay(&self) -> Duration {
-        /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
-        const STEP: u32 = 0x9e37_79b9;
-        let place = self.closed.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
-        self.drain.mul_f64(0.5 * f64::from(place) / f64::from(u32::MAX))
+        self.drain.mul_f64(0.5 * spread(&self.closed))
     }
+
+    /// When the next client that is told to come back does so.
+    fn reconnect_after_ms(&self) -> u64 {
+        let (least, most) = RECONNECT_AFTER_MS;
+        let wait = Duration::from_secs_f64((least + spread(&self.told) * (most - least)) / 1_000.0);
+        u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A number from 0 to 1, another one each time, however many there are.
+fn spread(count: &AtomicU32) -> f64 {
+    /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
+    const STEP: u32 = 0x9e37_79b9;
+    let place = count.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
+    f64::from(place) / f64::from(u32::MAX)
 }
 
 /// Errors of accept that are about the one connection that was to be accepted.
@@ -394,7 +431,7 @@ impl Connection {
             Err(problem) => problem.into_response(),
             Ok(_) if origin::is_preflight(&method, request.headers()) => origin::preflight(),
             Ok(_) => {
-                if uri.path().starts_with("/ws/") {
+                if is_session(uri.path()) {
                     request.extensions_mut().insert(Arc::clone(&self));
                 }
                 let Ok(response) = listener.router.clone().call(request).await;
@@ -420,10 +457,11 @@ impl Connection {
         Ok(response)
     }
 
-    /// It was the slowest when there was no memory left for what is under way.
+    /// It was the slowest when there was no memory left for what is under way, or its stream was not
+    /// read.
     fn note_cut(&self) {
         self.listener.state.parts.metrics.http_connections_cut.inc();
-        debug!(peer = %self.peer, "an HTTP connection was cut for its memory");
+        debug!(peer = %self.peer, "an HTTP connection was cut");
     }
 
     /// Looks at a request before any of its handlers.
@@ -477,6 +515,12 @@ impl Connection {
 /// what was not taken.
 fn cut_off<E>(serving: Pin<&mut impl Future<Output = Result<(), E>>>) -> Result<(), E> {
     serving.now_or_never().unwrap_or(Ok(()))
+}
+
+/// Whether a path's handler goes on after its answer has begun, or waits, and so must hear of the
+/// stop.
+fn is_session(path: &str) -> bool {
+    path.starts_with("/ws/") || matches!(path, "/api/changes" | "/api/events")
 }
 
 /// Whether a path is asked by supervisors, who are never told to wait.
