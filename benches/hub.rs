@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 use taskwire::{
-    hub::{From, Hub, Options, PublishedChange, Session},
+    hub::{From, Hub, Next, Options, PublishedChange, Session},
     metrics::Metrics,
     store::{
         CommitDurability, NewChange, Store, WriteSet,
@@ -105,8 +105,8 @@ async fn deliver(
         let first = batch * BATCH % users;
         let reached = if users == 1 { 0..sessions.len() } else { first..first + BATCH };
         for session in sessions.get_mut(reached).unwrap_or_default() {
-            while let Some(messages) = session.next().now_or_never() {
-                read += messages.unwrap().len();
+            while let Some(Ok(Next::Messages(messages))) = session.next().now_or_never() {
+                read += messages.len();
             }
         }
         reading += begun.elapsed();

@@ -53,9 +53,9 @@ struct Plan {
     faults: BTreeMap<u64, Fault>,
     is_full: bool,
     is_off: bool,
-    file_syncs: u64,
-    /// Of files and directories.
     syncs: u64,
+    /// Of files and directories.
+    syncs_tried: u64,
     failing_sync: Option<u64>,
     failed: Vec<String>,
 }
@@ -73,7 +73,7 @@ impl FaultyDir {
 
     /// Syncs of files so far, failed ones too.
     pub fn file_syncs(&self) -> u64 {
-        lock(&self.plan).file_syncs
+        lock(&self.plan).syncs
     }
 
     /// Lets the changing call number `call` (the first is 0) meet `fault`.
@@ -104,10 +104,10 @@ impl Plan {
         }
         let mut fault = self.faults.remove(&call);
         if what == "sync" {
-            if self.failing_sync == Some(self.syncs) {
+            if self.failing_sync == Some(self.syncs_tried) {
                 fault = Some(Fault::Error(io::ErrorKind::Other));
             }
-            self.syncs += 1;
+            self.syncs_tried += 1;
         }
         self.is_off = fault == Some(Fault::PowerOff);
         if fault.is_some() {
@@ -216,7 +216,7 @@ impl File for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        lock(&self.plan).file_syncs += 1;
+        lock(&self.plan).syncs += 1;
         match meet(&self.plan, "sync", &self.name) {
             Ok(()) => self.inner.sync_data(),
             Err(error) => {
@@ -300,8 +300,8 @@ impl SimDisk {
     }
 
     /// Syncs so far, failed ones too.
-    pub fn syncs(&self) -> u64 {
-        lock(&self.plan).syncs
+    pub fn syncs_tried(&self) -> u64 {
+        lock(&self.plan).syncs_tried
     }
 
     /// See [`FaultyDir::set_full`].

@@ -216,7 +216,7 @@ mod tests {
             let first = disk(Image::default());
             let database = open(&first).expect("it opens");
             commit(&database, 0).expect("a commit");
-            first.fail_sync_at(first.syncs() + nth);
+            first.fail_sync_at(first.syncs_tried() + nth);
             let failed = commit(&database, 1000).is_err();
             drop(database);
             let marked = is_marked(&*first.dir(Path::new("/data")).unwrap(), "a.redb.sync-failed");

@@ -355,10 +355,7 @@ impl Connection {
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,
-            () = self.cut.cancelled() => {
-                self.note_cut();
-                cut_off(serving.as_mut())
-            }
+            () = self.cut.cancelled() => cut_off(serving.as_mut()),
             () = self.listener.shutdown.begun() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -367,6 +364,10 @@ impl Connection {
                 }
             }
         };
+        // Here, since the connection sees the cut by itself, too, and may have ended by it.
+        if self.cut.is_cancelled() {
+            self.note_cut();
+        }
         if let Err(error) = ended {
             debug!(peer = %self.peer, %error, "an HTTP connection ended early");
         }

@@ -17,7 +17,7 @@ use crate::{
     auth::Principal,
     clock::Clock,
     hub::{
-        From as StartAt, Session, SubscribeError,
+        From as StartAt, Next, Session, SubscribeError,
         message::{self, CloseCode},
     },
 };
@@ -79,6 +79,8 @@ const SEND_BUFFER_BYTES: usize = 128 * 1_024;
 /// Longest message from a client in bytes.
 const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
 
+/// Most text pings that wait for their answer; further ones share the last.
+const PONGS_MAX: usize = 64;
 /// Most raw bytes between two frames that are seen here. A message may come in fragments, and the
 /// protocol does not say in how many; those without a byte in them would never end.
 const RAW_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
@@ -370,10 +372,16 @@ impl Worker {
         let mut begun = pin!(shutdown.begun());
         let mut sleep = pin!(tokio::time::sleep_until(timers.next()));
         let mut is_stopping = false;
+        // Each comes after all that was published before its ping.
+        let mut pongs = Vec::new();
         loop {
             tokio::select! {
-                messages = session.next() => match messages {
-                    Ok(messages) => {
+                next = session.next() => match next {
+                    Ok(next) => {
+                        let messages = match next {
+                            Next::Messages(messages) => messages,
+                            Next::Mark => std::mem::take(&mut pongs),
+                        };
                         write(socket, messages, timers.write_deadline(Instant::now())).await?;
                         timers.wrote(Instant::now());
                     }
@@ -386,8 +394,10 @@ impl Worker {
                     socket.get_mut().restart();
                     match inbound.receive(frame)? {
                         Said::Ping => {
-                            let pong = vec![Bytes::from_static(message::PONG.as_bytes())];
-                            write(socket, pong, timers.write_deadline(Instant::now())).await?;
+                            if pongs.len() < PONGS_MAX {
+                                pongs.push(Bytes::from_static(message::PONG.as_bytes()));
+                            }
+                            session.mark();
                         }
                         Said::Auth(token) => {
                             self.renew(&mut principal, &token)?;

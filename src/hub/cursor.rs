@@ -12,6 +12,15 @@ use std::sync::Arc;
 /// Most bytes of messages at a time, unless a single message is longer.
 const NEXT_BYTES_MAX: usize = 64 * 1024;
 
+/// What a session has next.
+#[derive(Debug)]
+pub enum Next {
+    /// Whole JSON documents with their `pos`, in order; at most about 64 KiB at a time.
+    Messages(Vec<Bytes>),
+    /// All that had been published when [`Session::mark`] was called has been returned.
+    Mark,
+}
+
 /// One authenticated listener: a place in its user's changes. Dropping it ends it.
 pub struct Session {
     hub: Hub,
@@ -20,6 +29,8 @@ pub struct Session {
     slot: usize,
     /// All of the user's changes up to here have been returned.
     cursor: u64,
+    /// Where to return [`Next::Mark`].
+    mark: Option<u64>,
 }
 
 impl Session {
@@ -30,36 +41,50 @@ impl Session {
         listener: Arc<Listener>,
         (slot, cursor): (usize, u64),
     ) -> Self {
-        Self { hub, user_id, listener, slot, cursor }
+        Self { hub, user_id, listener, slot, cursor, mark: None }
     }
 
-    /// The next messages, whole JSON documents with their `pos`, in order; waits until there is
-    /// one; at most about 64 KiB at a time. Cancel safe: what was not returned is returned next
-    /// time.
+    /// Makes [`Self::next`] tell once when all that is published by now has been returned. A later
+    /// mark takes the place of one that was not reached.
+    pub fn mark(&mut self) {
+        self.mark = Some(self.hub.published());
+    }
+
+    /// The next messages, or the mark; waits until there is something. Cancel safe: what was not
+    /// returned is returned next time.
     ///
     /// # Errors
     /// The store failed. A cursor that was trimmed meanwhile is `Ok` with a single resync message.
-    pub async fn next(&mut self) -> Result<Vec<Bytes>, StoreError> {
+    pub async fn next(&mut self) -> Result<Next, StoreError> {
         let listener = Arc::clone(&self.listener);
         loop {
             // Before looking, so that no change falls between the look and the wait.
             let changed = listener.changed.notified();
             match self.look() {
+                // The mark was published before: caught up is beyond it.
+                Found::CaughtUp if self.mark.take().is_some() => return Ok(Next::Mark),
+                Found::CaughtUp => changed.await,
+                // So that a mark comes while others keep publishing.
+                _ if self.mark.take_if(|mark| *mark <= self.cursor).is_some() => {
+                    return Ok(Next::Mark);
+                }
                 Found::Messages(messages, last) => {
                     self.advance(last);
-                    self.hub.count_messages(messages.len());
-                    return Ok(messages);
+                    return Ok(self.counted(messages));
                 }
-                Found::CaughtUp => changed.await,
                 Found::Older => {
                     let messages = self.read_store().await?;
                     if !messages.is_empty() {
-                        self.hub.count_messages(messages.len());
-                        return Ok(messages);
+                        return Ok(self.counted(messages));
                     }
                 }
             }
         }
+    }
+
+    fn counted(&self, messages: Vec<Bytes>) -> Next {
+        self.hub.count_messages(messages.len());
+        Next::Messages(messages)
     }
 
     /// Where it is.

@@ -17,7 +17,7 @@ mod recent;
 #[cfg(test)]
 mod tests;
 
-pub use self::cursor::Session;
+pub use self::cursor::{Next, Session};
 
 use self::recent::{Bounds, Listener};
 use crate::{

@@ -1,6 +1,6 @@
 //! The hub over a real store: who gets what, in every interleaving we can think of.
 
-use super::{From, Hub, Options, PublishedChange, Session, SubscribeError};
+use super::{From, Hub, Next, Options, PublishedChange, Session, SubscribeError};
 use crate::{
     metrics::Metrics,
     position::Position,
@@ -104,11 +104,18 @@ fn parse(message: &Bytes) -> (Option<u8>, Position) {
     (owner, json["pos"].as_str().unwrap().parse().unwrap())
 }
 
+fn messages(next: Next) -> Vec<Bytes> {
+    match next {
+        Next::Messages(messages) => messages,
+        Next::Mark => panic!("nothing was marked"),
+    }
+}
+
 /// What the session has right now.
 fn ready(session: &mut Session) -> Vec<Position> {
     let mut positions = Vec::new();
-    while let Some(messages) = session.next().now_or_never() {
-        let messages = messages.unwrap();
+    while let Some(next) = session.next().now_or_never() {
+        let messages = messages(next.unwrap());
         assert!(!messages.is_empty(), "an answer holds at least one message");
         positions.extend(messages.iter().map(|message| parse(message).1));
     }
@@ -130,7 +137,7 @@ async fn each_user_gets_their_own_changes_only() {
     fixture.deliver(&[2, 1, 1, 3]).await;
     assert_eq!(sequences(&mut now), [4, 5]);
     assert_eq!(sequences(&mut all), [1, 4, 5]);
-    let messages = other.next().await.unwrap();
+    let messages = messages(other.next().await.unwrap());
     assert_eq!(messages.len(), 1);
     assert_eq!(parse(&messages[0]), (Some(2), fixture.store.position_of(3)));
     assert!(sequences(&mut other).is_empty());
@@ -181,13 +188,38 @@ async fn messages_come_in_portions_of_bounded_size() {
     for session in [&mut live, &mut fixture.subscribe(1, From::Earliest)] {
         let mut found = 0;
         while found < 3_000 {
-            let messages = session.next().await.unwrap();
+            let messages = messages(session.next().await.unwrap());
             found += messages.len();
             // Replay bounds the stored bytes; positions come on top.
             assert!(messages.iter().map(Bytes::len).sum::<usize>() < 128 * 1024);
         }
         assert_eq!(found, 3_000);
     }
+}
+
+#[tokio::test]
+async fn a_mark_is_told_once_after_all_that_was_published_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { recent_changes_max: 3, ..WIDE };
+    let mut fixture = Fixture::new(&dir, options, KEEP_ALL).await;
+    let mut behind = fixture.subscribe(1, From::Now);
+    for _ in 0..30 {
+        fixture.deliver(&[1, 2]).await;
+    }
+    behind.mark();
+    fixture.deliver(&[1]).await;
+    let mut found = 0;
+    while let Next::Messages(messages) = behind.next().await.unwrap() {
+        found += messages.len();
+    }
+    assert!((30..=31).contains(&found), "the mark came after {found}");
+    assert_eq!(found + sequences(&mut behind).len(), 31);
+
+    // Also where all that is left is others'.
+    fixture.deliver(&[2]).await;
+    behind.mark();
+    assert!(matches!(behind.next().await.unwrap(), Next::Mark));
+    assert!(behind.next().now_or_never().is_none(), "told once");
 }
 
 #[tokio::test]
@@ -201,7 +233,7 @@ async fn a_trimmed_session_gets_one_resync_and_goes_on_from_the_head() {
         fixture.deliver(&[1]).await;
     }
     fixture.store.trim(1_000).await.unwrap();
-    let messages = slow.next().await.unwrap();
+    let messages = messages(slow.next().await.unwrap());
     let head = fixture.store.head();
     assert_eq!(messages, [super::message::resync(head)]);
     assert!(sequences(&mut slow).is_empty());
@@ -283,7 +315,7 @@ async fn a_batch_wakes_the_sessions_of_its_users_once_and_nobody_else() {
     fixture.deliver(&[1, 1, 3, 1]).await;
     assert_eq!(mine_woken.0.load(Ordering::Relaxed), 1);
     assert_eq!(other_woken.0.load(Ordering::Relaxed), 0);
-    assert_eq!(mine_next.await.unwrap().len(), 3);
+    assert_eq!(messages(mine_next.await.unwrap()).len(), 3);
 }
 
 #[derive(Clone, Debug)]
@@ -336,8 +368,9 @@ async fn run(steps: Vec<Step>) {
             Step::Read(at) => {
                 let count = followers.len();
                 let follower = &mut followers[at % count];
-                if let Some(messages) = follower.session.next().now_or_never() {
-                    let positions = messages.unwrap().iter().map(|m| parse(m).1.sequence).collect();
+                if let Some(next) = follower.session.next().now_or_never() {
+                    let positions =
+                        messages(next.unwrap()).iter().map(|m| parse(m).1.sequence).collect();
                     follower.got.extend::<Vec<u64>>(positions);
                 }
             }
@@ -378,7 +411,7 @@ async fn follow(hub: Hub, owner: u8, last: u64) -> Vec<(u64, Vec<u64>)> {
             if start >= last {
                 break;
             }
-            let messages = session.next().await.unwrap();
+            let messages = messages(session.next().await.unwrap());
             got.extend(messages.iter().map(|message| parse(message).1.sequence));
         }
         let is_end = start >= last || got.last() == Some(&last);
