@@ -163,3 +163,75 @@ impl File for MarkingFile {
         self.file.modified_ms()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        disk::{
+            Disk, open_or_create,
+            testing::{Image, SimDisk, Unsynced},
+        },
+    };
+    use redb::{Builder, Database, ReadableDatabase, TableDefinition};
+
+    const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");
+    const FILE: &str = "/data/a.redb";
+    /// Enough for pages of their own.
+    const ROWS_PER_COMMIT: u64 = 200;
+
+    fn disk(image: Image) -> SimDisk {
+        SimDisk::new(image, Clock::manual(0))
+    }
+
+    fn open(disk: &SimDisk) -> Result<Database, redb::Error> {
+        open_or_create(disk, Path::new(FILE), |file| {
+            let mut builder = Builder::new();
+            builder.set_check_integrity_on_open(true);
+            Ok(builder.create_with_backend(file)?)
+        })
+    }
+
+    fn commit(database: &Database, from: u64) -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        {
+            let mut table = transaction.open_table(ROWS)?;
+            for key in from..from + ROWS_PER_COMMIT {
+                table.insert(key, &[1; 100][..])?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn has(database: &Database, key: u64) -> Result<bool, redb::Error> {
+        Ok(database.begin_read()?.open_table(ROWS)?.get(key)?.is_some())
+    }
+
+    /// The syncs of one commit fail in turn; then a restart in the same boot, what is missing again
+    /// and one commit more, and a power cut.
+    #[test]
+    fn a_database_whose_sync_failed_keeps_what_is_committed_after_a_restart() {
+        for nth in 0..3 {
+            let first = disk(Image::default());
+            let database = open(&first).expect("it opens");
+            commit(&database, 0).expect("a commit");
+            first.fail_sync_at(first.syncs_tried() + nth);
+            let failed = commit(&database, 1000).is_err();
+            drop(database);
+            let marked = is_marked(&*first.dir(Path::new("/data")).unwrap(), "a.redb.sync-failed");
+            assert!(!failed || marked.unwrap(), "sync {nth}");
+            let second = disk(first.image().crash(Unsynced::Kept));
+            let database = open(&second).expect("it opens again");
+            if !has(&database, 1000).expect("it is read") {
+                commit(&database, 1000).expect("sent again");
+            }
+            commit(&database, 2000).expect("and more");
+            let third = disk(second.image().crash(Unsynced::Dropped));
+            let database = open(&third).unwrap_or_else(|error| panic!("sync {nth}: {error}"));
+            for key in [0, 1000, 2000] {
+                assert!(has(&database, key).expect("it is read"), "sync {nth}: {key}");
+            }
+        }
+    }
+}
