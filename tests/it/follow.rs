@@ -43,6 +43,7 @@ struct Told {
     connected: Vec<Instant>,
 }
 
+#[allow(clippy::print_stdout, reason = "its counts are looked at")]
 async fn survives(end: impl AsyncFn(&mut TestDaemon)) {
     let mut daemon = TestDaemon::start().await;
     let clients = ALL.map(|transport| {
@@ -64,12 +65,19 @@ async fn survives(end: impl AsyncFn(&mut TestDaemon)) {
     for (client, transport) in clients.into_iter().zip(ALL) {
         let told = client.await.expect("a client ends");
         assert_eq!(told.ids, expected, "{transport:?}: each once, and in order");
+        let mut backs = Vec::new();
         for (ended, ready) in &restarts {
             let connected = told.connected.iter().find(|at| *at > ended);
             let connected = connected.expect("it came back after each");
             let back = connected.saturating_duration_since(*ready);
             assert!(back < BACK_MAX, "{transport:?}: back after {back:?}");
+            backs.push(back);
         }
+        println!(
+            "{transport:?}: {EVENTS} changes over {} connections, 0 missed, 0 twice; back {backs:.0?} \
+             after the daemon was ready",
+            told.connected.len(),
+        );
     }
 }
 
