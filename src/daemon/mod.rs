@@ -20,7 +20,7 @@ pub use lock::{DataDir, Endpoints};
 
 use crate::{
     apply::{self, Applied, ApplyError},
-    archive::{self, LogFormatError, backup},
+    archive::{self, LogFormatError, Unfinished, backup},
     auth::{Authenticator, JwksError},
     broker::{self, Broker},
     causes::chain,
@@ -76,6 +76,9 @@ pub enum StartError {
         /// The other process.
         pid: String,
     },
+    /// The data directory is not whole.
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
     /// The data directory refuses.
     #[error("cannot use {}", path.display())]
     DataDir {

@@ -1,6 +1,8 @@
-//! A disk that is really full: a small tmpfs. Mounting one needs root.
+//! A disk that is really full, and one that is small: a tmpfs.
 
-use crate::support::{PATIENCE, TestDaemon, created, eventually, kafka, kafka::topic_name};
+use crate::support::{
+    PATIENCE, TestDaemon, created, disk::SmallDisk, eventually, kafka, kafka::topic_name,
+};
 use bytes::Bytes;
 use kafka_protocol::{
     messages::{
@@ -13,68 +15,12 @@ use kafka_protocol::{
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 256 << 20;
 const STORAGE_ERROR: i16 = 56;
-
-/// A mounted tmpfs; unmounted when dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// `None` where it cannot be mounted, told loudly; on a machine that checks changes that is a
-    /// failure.
-    #[allow(clippy::print_stderr, reason = "a test that does not run says so")]
-    fn mount() -> Option<Self> {
-        let dir = TempDir::new().expect("a directory");
-        let size = format!("size={DISK_BYTES}");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path());
-        let output = mount.output().expect("mount runs");
-        if output.status.success() {
-            return Some(Self(dir));
-        }
-        let why = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(std::env::var_os("CI").is_none(), "a full disk was NOT TESTED: {why}");
-        eprintln!("A FULL DISK WAS NOT TESTED: mounting a tmpfs needs root: {why}");
-        None
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn free(&self) -> u64 {
-        let disk = rustix::fs::statvfs(self.path()).expect("mounted");
-        disk.f_bavail * disk.f_frsize
-    }
-
-    /// Fills it but for `left` bytes, with a file of its own.
-    fn fill(&self, name: &str, left: u64) {
-        let file = fs::File::create(self.path().join(name)).expect("a name needs no space");
-        let bytes = self.free().saturating_sub(left);
-        if bytes > 0 {
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
-                .expect("so much was free");
-        }
-    }
-
-    fn remove(&self, name: &str) {
-        fs::remove_file(self.path().join(name)).expect("it was filled");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // What is busy is unmounted when it no longer is.
-        drop(Command::new("umount").arg("-l").arg(self.path()).status());
-    }
-}
 
 /// Everything that was acknowledged.
 #[derive(Default)]
@@ -178,7 +124,7 @@ async fn writes_resume(daemon: &TestDaemon, acknowledged: &mut Acknowledged) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_with_space() {
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
     let dir = TempDir::new_in(disk.path()).expect("a directory");
     let mut daemon = TestDaemon::start_under(dir, &[], &[]).await;
     let mut acknowledged = Acknowledged::default();
@@ -244,7 +190,7 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_with_space() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reserve_that_a_kill_left_gives_way_to_a_start_on_a_full_disk() {
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount(DISK_BYTES) else { return };
     let dir = TempDir::new_in(disk.path()).expect("a directory");
     let mut daemon = TestDaemon::start_under(dir, &[], &[]).await;
     let mut acknowledged = Acknowledged::default();
