@@ -38,7 +38,7 @@ pub enum RestoreError {
     },
     /// The data directory cannot be used.
     #[error(
-        "cannot restore into {} (it must be absent, or empty but for lost+found)",
+        "cannot restore into {} (it must be absent or empty, lost+found aside)",
         path.display()
     )]
     Target {
