@@ -4,8 +4,8 @@
 
 use super::{
     BROKER_FILE, CopiedPartition, Held, LockError, LogFormatError, Manifest, ManifestError,
-    StorePosition, TASKS_FILE, check_log_format, expect_empty, finish, manifest::BACKUP_FORMAT,
-    new_dir, tell_log_format, verify,
+    StorePosition, TASKS_FILE, check_log_format, making::Making, manifest::BACKUP_FORMAT,
+    tell_log_format, verify,
 };
 use crate::{
     broker::{
@@ -14,7 +14,7 @@ use crate::{
         meta::{MetaError, file},
         partition_dir,
     },
-    disk::{beside, dir::RealDir},
+    disk::dir::RealDir,
     log,
     position::{Offset, Position},
     store::{Store, StoreError, redb},
@@ -76,8 +76,9 @@ pub enum BackupError {
     Ended,
 }
 
-/// Backs a running daemon up into `dir`, which is absent or empty. What exists under the name is a
-/// whole backup, or nothing.
+/// Backs a running daemon up into `dir`, which is absent, empty but for `lost+found`, or left so by
+/// a backup that was cut short. What exists under the name is whole, or marked as unfinished, or
+/// nothing.
 ///
 /// # Errors
 /// See [`BackupError`].
@@ -91,11 +92,10 @@ pub async fn of_running(
         return Err(BackupError::Relative);
     }
     let part = begin(&dir)?;
-    let part = Partial(part);
-    store.snapshot_to(&part.0.join(TASKS_FILE)).await?;
+    store.snapshot_to(&part.path().join(TASKS_FILE)).await?;
     let copied = tokio::task::spawn_blocking(move || {
-        let logs = broker.copy_to(&part.0)?;
-        complete(&part, &dir, &logs, now_ms)
+        let logs = broker.copy_to(part.path())?;
+        complete(part, &dir, &logs, now_ms)
     });
     copied.await.unwrap_or(Err(BackupError::Ended))
 }
@@ -107,12 +107,12 @@ pub async fn of_running(
 pub fn of_stopped(data_dir: &Path, dir: &Path, now_ms: i64) -> Result<Manifest, BackupError> {
     let _held = Held::take(data_dir)?;
     check_log_format(data_dir)?;
-    let part = Partial(begin(dir)?);
-    redb::copy::copy_file(&data_dir.join(TASKS_FILE), &part.0.join(TASKS_FILE))?;
-    file::copy_file(&data_dir.join(BROKER_FILE), &part.0.join(BROKER_FILE))?;
+    let part = begin(dir)?;
+    redb::copy::copy_file(&data_dir.join(TASKS_FILE), &part.path().join(TASKS_FILE))?;
+    file::copy_file(&data_dir.join(BROKER_FILE), &part.path().join(BROKER_FILE))?;
     let mut logs = Vec::new();
-    for place in file::read(&part.0.join(BROKER_FILE))?.places() {
-        let (from, to) = (partition_dir(data_dir, &place), partition_dir(&part.0, &place));
+    for place in file::read(&part.path().join(BROKER_FILE))?.places() {
+        let (from, to) = (partition_dir(data_dir, &place), partition_dir(part.path(), &place));
         let copy = || -> io::Result<CopiedLog> {
             fs::create_dir_all(&to)?;
             for entry in fs::read_dir(&from)? {
@@ -126,36 +126,23 @@ pub fn of_stopped(data_dir: &Path, dir: &Path, now_ms: i64) -> Result<Manifest, 
         let log = copy().map_err(|source| BrokerError::Log { place: place.clone(), source })?;
         logs.push(log);
     }
-    complete(&part, dir, &logs, now_ms)
+    complete(part, dir, &logs, now_ms)
 }
 
-/// A backup that is not finished; its files go with it.
-struct Partial(PathBuf);
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Renamed when it was finished; what is left of it otherwise is removed by the next one.
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
-
-fn begin(dir: &Path) -> Result<PathBuf, BackupError> {
+fn begin(dir: &Path) -> Result<Making, BackupError> {
     let failed = |source| BackupError::Target { path: dir.to_owned(), source };
-    expect_empty(dir).map_err(failed)?;
-    let part = beside(dir, ".partial");
-    new_dir(&part).map_err(failed)?;
-    Ok(part)
+    Making::begin(dir, ".partial").map_err(failed)
 }
 
 /// Checks what was copied, writes the manifest, syncs all, and gives the backup its name.
 fn complete(
-    part: &Partial,
+    part: Making,
     dir: &Path,
     logs: &[CopiedLog],
     now_ms: i64,
 ) -> Result<Manifest, BackupError> {
-    tell_log_format(&part.0)?;
-    let report = redb::verify::verify(&part.0.join(TASKS_FILE))?;
+    tell_log_format(part.path())?;
+    let report = redb::verify::verify(&part.path().join(TASKS_FILE))?;
     if let Some(first) = report.damages.first() {
         return Err(BackupError::DamagedStore { first: first.clone() });
     }
@@ -171,7 +158,7 @@ fn complete(
         format: BACKUP_FORMAT,
         taskwire: env!("CARGO_PKG_VERSION").to_owned(),
         made_at_ms: now_ms,
-        cluster_id: file::read(&part.0.join(BROKER_FILE))?.cluster_id,
+        cluster_id: file::read(&part.path().join(BROKER_FILE))?.cluster_id,
         store: StorePosition {
             position: Position { epoch: report.epoch, run, sequence }.to_string(),
             tasks: report.tasks,
@@ -181,9 +168,9 @@ fn complete(
         partitions: logs.iter().map(copied_partition).collect(),
         files: Vec::new(),
     };
-    let manifest = manifest.seal(&part.0)?;
+    let manifest = manifest.seal(part.path())?;
     let failed = |source| BackupError::Target { path: dir.to_owned(), source };
-    finish(&part.0, dir).map_err(failed)?;
+    part.finish().map_err(failed)?;
     Ok(manifest)
 }
 

@@ -1,5 +1,6 @@
 //! `manifest.json`: what a backup holds, to the byte.
 
+use super::{Unfinished, check_finished, is_beside_us};
 use crate::position::{Offset, Partition, TopicName, TopicPartition};
 use crc_fast::{CrcAlgorithm, Digest};
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,9 @@ pub enum ManifestError {
         /// The directory.
         path: PathBuf,
     },
+    /// The backup is not whole.
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
     /// It is not as it was written.
     #[error("the manifest of {} is damaged", path.display())]
     Damaged {
@@ -124,6 +128,7 @@ impl Manifest {
     /// # Errors
     /// See [`ManifestError`].
     pub fn read(dir: &Path) -> Result<Self, ManifestError> {
+        check_finished(dir)?;
         let path = dir.join(MANIFEST_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -209,7 +214,11 @@ pub(super) fn read_file(
 /// Every file below `dir`, synced, and every directory synced.
 fn list(root: &Path, dir: &Path, files: &mut Vec<CopiedFile>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
+        if is_beside_us(&entry) {
+            continue;
+        }
         if path.is_dir() {
             list(root, &path, files)?;
             continue;

@@ -1,15 +1,17 @@
 //! Data directories as files: backups of them, and everything that is done to one that no daemon
 //! uses. What a backup is, is told by its manifest.
 //!
-//! Invariant: a directory with a manifest is a whole backup: it is written under another name, all
-//! of it is synced, and then it is renamed. The same goes for what a restore makes.
+//! Invariant: a directory with a manifest and without the marker of one in the making is a whole
+//! backup. The same goes for what a restore makes.
 
 pub mod backup;
+mod making;
 mod manifest;
 pub mod restore;
 pub mod verify;
 
 pub use crate::broker::{BROKER_FILE, LOG_DIR};
+pub use making::{UNFINISHED_FILE, Unfinished, check_finished};
 pub use manifest::{CopiedPartition, Manifest, ManifestError, StorePosition};
 
 use crate::disk::{if_there, sync_name};
@@ -104,6 +106,9 @@ pub enum LockError {
         /// Why.
         source: io::Error,
     },
+    /// It is not whole.
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
 }
 
 /// A data directory or backup that no daemon uses as long as this lives.
@@ -120,6 +125,7 @@ impl Held {
         if !fs::metadata(dir).map_err(failed)?.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
+        check_finished(dir)?;
         let path = dir.join("lock");
         let lock = match File::options().read(true).write(true).open(&path) {
             Ok(lock) => lock,
@@ -143,20 +149,10 @@ fn new_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Gives a finished directory its name, in place of an empty one, and makes that durable.
-fn finish(made: &Path, name: &Path) -> io::Result<()> {
-    fs::rename(made, name)?;
-    sync_name(name)
-}
-
-/// Refuses a directory that has anything in it.
-fn expect_empty(path: &Path) -> io::Result<()> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
+/// Whether it is in a directory that we fill, and no part of what we make there: the marker, or
+/// what the file system keeps on its own.
+fn is_beside_us(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name();
+    name == UNFINISHED_FILE
+        || (name == "lost+found" && entry.file_type().is_ok_and(|kind| kind.is_dir()))
 }

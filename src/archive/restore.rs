@@ -1,13 +1,11 @@
 //! A data directory from a backup.
 
 use super::{
-    LogFormatError, Manifest, ManifestError, TASKS_FILE, check_log_format, expect_empty, finish,
-    manifest::read_file, new_dir,
+    LogFormatError, Manifest, ManifestError, TASKS_FILE, check_log_format,
+    making::{Making, expect_free},
+    manifest::read_file,
 };
-use crate::{
-    disk::beside,
-    store::{StoreError, redb},
-};
+use crate::store::{StoreError, redb};
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -39,7 +37,10 @@ pub enum RestoreError {
         source: io::Error,
     },
     /// The data directory cannot be used.
-    #[error("cannot restore into {} (it must be absent or empty)", path.display())]
+    #[error(
+        "cannot restore into {} (it must be absent or empty, lost+found aside)",
+        path.display()
+    )]
     Target {
         /// The directory.
         path: PathBuf,
@@ -51,8 +52,9 @@ pub enum RestoreError {
     Store(#[from] StoreError),
 }
 
-/// Makes the data directory `data_dir`, which is absent or empty, from a backup. It begins a new
-/// epoch: clients are told to resync. What exists under the name is whole, or nothing.
+/// Makes the data directory `data_dir`, which is absent, empty but for `lost+found`, or left so by
+/// a restore that was cut short, from a backup. It begins a new epoch: clients are told to resync.
+/// What exists under the name is whole, or marked as unfinished, or nothing.
 ///
 /// # Errors
 /// See [`RestoreError`].
@@ -60,11 +62,11 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<Manifest, RestoreError>
     let manifest = Manifest::read(backup)?;
     check_log_format(backup)?;
     let failed = |source| RestoreError::Target { path: data_dir.to_owned(), source };
-    expect_empty(data_dir).map_err(failed)?;
+    expect_free(data_dir).map_err(failed)?;
     // All of it before anything is written: a backup that is damaged is told of at once.
     check_files(backup, &manifest)?;
-    let made = beside(data_dir, ".restoring");
-    new_dir(&made).map_err(failed)?;
+    let making = Making::begin(data_dir, ".restoring").map_err(failed)?;
+    let made = making.path();
     for file in &manifest.files {
         let (from, to) = (backup.join(&file.path), made.join(&file.path));
         let copied = copy(&from, &to);
@@ -75,7 +77,7 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<Manifest, RestoreError>
         }
     }
     redb::copy::begin_new_life(&made.join(TASKS_FILE))?;
-    sync_dirs(&made).and_then(|()| finish(&made, data_dir)).map_err(failed)?;
+    making.finish().map_err(failed)?;
     Ok(manifest)
 }
 
@@ -110,14 +112,4 @@ fn copy(from: &Path, to: &Path) -> io::Result<(u64, u32)> {
     let read = read_file(from, |bytes| target.write_all(bytes))?;
     target.sync_all()?;
     Ok(read)
-}
-
-fn sync_dirs(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            sync_dirs(&path)?;
-        }
-    }
-    File::open(dir)?.sync_all()
 }

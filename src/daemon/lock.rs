@@ -1,7 +1,7 @@
 //! One daemon per data directory, and where it can be reached.
 
 use super::{StartError, admin_socket};
-use crate::disk::dir::create_dir;
+use crate::{archive::check_finished, disk::dir::create_dir};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -24,11 +24,12 @@ impl DataDir {
     /// Makes the directory (mode 0700) unless it is there, and takes its lock.
     ///
     /// # Errors
-    /// `InUse`: a daemon, or a command that changes its files, holds it. `DataDir`.
+    /// `InUse`: a daemon, or a command that changes its files, holds it. `Unfinished`. `DataDir`.
     pub fn lock(path: &Path) -> Result<Self, StartError> {
         let failed = |source| StartError::DataDir { path: path.to_owned(), source };
         // Durably: what is synced below a directory that a power cut takes is gone with it.
         create_dir(path, 0o700).map_err(failed)?;
+        check_finished(path)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -44,6 +45,7 @@ impl DataDir {
             });
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
+        check_finished(path)?; // again: from now on what fills it sees the lock
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

@@ -14,6 +14,7 @@ mod idempotence;
 mod kafka;
 mod letters;
 mod limits;
+mod mount_point;
 mod origin;
 mod port_abuse;
 mod rest;
