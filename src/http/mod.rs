@@ -13,6 +13,7 @@ mod limits;
 mod list;
 mod metered;
 mod origin;
+mod page;
 mod problem;
 mod route;
 mod socket;
@@ -29,7 +30,7 @@ use crate::{
     apply::{Applied, Progress},
     auth::{AuthError, Authenticator},
     clock::Clock,
-    feed::EventLog,
+    feed::{EventLog, inspect::Inspect},
     hub::Hub,
     metrics::Metrics,
     places::{Full, Place},
@@ -86,6 +87,9 @@ const TARGET_BYTES_MAX: usize = 16 * 1_024;
 /// Shortest and longest wait after a failed accept.
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// Most administrators that look into the log at a time.
+const LOOKS_MAX: usize = 2;
+
 /// Time for what was cut at the end of the drain to let go of its parts.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -133,6 +137,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What health says beside apply's progress.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// What administrators see of the log.
+    pub inspect: Arc<dyn Inspect>,
     /// Makes a backup of this daemon.
     pub backup: MakeBackup,
 }
@@ -162,6 +168,7 @@ impl Http {
             budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
+            looks: Semaphore::new(LOOKS_MAX),
             options,
             parts,
         });
@@ -210,6 +217,8 @@ struct State {
     usage: Usage,
     /// One backup at a time.
     backups: Arc<Semaphore>,
+    /// Administrators who look into the log or at its groups; further ones wait.
+    looks: Semaphore,
     budgets: Budgets,
     is_stopping: AtomicBool,
 }

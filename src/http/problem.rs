@@ -92,6 +92,8 @@ codes! {
     NotFound = NOT_FOUND "not_found" "There is nothing at this path";
     /// No such task of this user.
     TaskNotFound = NOT_FOUND "task_not_found" "There is no such task";
+    /// No such topic.
+    TopicNotFound = NOT_FOUND "topic_not_found" "There is no such topic";
     /// No such dead letter.
     LetterNotFound = NOT_FOUND "letter_not_found" "There is no such dead letter";
     /// The path has other methods.

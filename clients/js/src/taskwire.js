@@ -196,19 +196,20 @@ export class Taskwire {
    * Any request of the API, as its user. A token that was refused is renewed once.
    * @param {string} method
    * @param {string} path
-   * @param {any} [body] JSON
+   * @param {any} [body] sent as JSON, unless `headers` name another type
    * @param {Record<string, string>} [headers]
    * @returns {Promise<any>}
    */
   async request(method, path, body, headers) {
     const address = new URL(path, this.#url);
     if (this.#options.user) address.searchParams.set("user", this.#options.user);
+    const isRaw = body === undefined || headers?.["content-type"];
     for (let refresh = false; ; refresh = true) {
       const token = await this.#tokenNow(refresh);
       const answer = await this.#fetch(address, {
         method,
-        headers: { ...bearer(token), ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
-        body: body === undefined ? undefined : JSON.stringify(body),
+        headers: { ...bearer(token), ...(isRaw ? {} : { "content-type": "application/json" }), ...headers },
+        body: isRaw ? body : JSON.stringify(body),
       });
       if (answer.status === 401 && !refresh && this.#options.getToken) continue;
       const text = await answer.text();
