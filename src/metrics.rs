@@ -82,11 +82,11 @@ metrics! {
     store_commits: Counter = "store_commits";
     /// Checkpoints of the store
     store_checkpoints: Counter = "store_checkpoints";
-    /// Open WebSockets
+    /// Open sessions: WebSockets, streams and long polls
     hub_sessions: Gauge = "hub_sessions";
-    /// Distinct users with an open WebSocket
+    /// Distinct users with an open session
     hub_users: Gauge = "hub_users";
-    /// Messages written to WebSockets
+    /// Messages written to sessions
     hub_messages: Counter = "hub_messages";
     /// Sessions that resumed from a position
     hub_resumes: Counter = "hub_resumes";
@@ -94,6 +94,8 @@ metrics! {
     hub_resyncs: Counter = "hub_resyncs";
     /// Open connections on the HTTP port
     http_connections: Gauge = "http_connections";
+    /// Open sessions by what they go over: socket, events (server-sent) or changes (long poll)
+    http_sessions: Family<[(&'static str, &'static str); 1], Gauge> = "http_sessions";
     /// Requests answered on the HTTP port
     http_requests: Counter = "http_requests";
     /// Requests answered with 5xx

@@ -444,6 +444,10 @@ fn http_limits(layers: &Layers) -> Result<http::Limits, ConfigError> {
             pong_timeout: PONG_TIMEOUT,
             write_timeout: SOCKET_WRITE_TIMEOUT,
             close_timeout: CLOSE_TIMEOUT,
+            lag_max: parsed(layers, &settings::SESSION_LAG_MAX, |text| {
+                let count = value::or_off(text, value::size)?;
+                Ok(count.map(|count| u64::try_from(count).unwrap_or(u64::MAX)))
+            })?,
         },
     })
 }

@@ -139,6 +139,8 @@ settings! {
     SOCKET_RATE: One Everywhere, "socket-rate" = "COUNT/s,BURST|off", "20/s,200";
     /// Most WebSockets of one user
     SESSIONS_PER_USER_MAX: One Everywhere, "sessions-per-user-max" = "COUNT", "1000";
+    /// Changes of all users that a session may fall behind before it is closed (4508)
+    SESSION_LAG_MAX: One Everywhere, "session-lag-max" = "COUNT|off", "off";
     /// Most connections on the Kafka port
     KAFKA_CONNECTIONS_MAX: One Everywhere, "kafka-connections-max" = "COUNT", "2000";
     /// Most connections of one address on the Kafka port; loopback is not limited

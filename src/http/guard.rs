@@ -9,10 +9,14 @@
 //! [`FREE_BYTES`] are not counted.
 
 use crate::budget::{Budget, Ticket};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -42,6 +46,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// And how much of it.
 const LINGER_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
+/// Bytes that the kernel keeps of what a peer has not taken (it takes as much again for itself).
+/// Left alone it would let this grow to several MB for each reader that does not read.
+pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1_024;
+
 /// A TCP stream with an end to its answers.
 pub(super) struct Guarded {
     stream: TcpStream,
@@ -50,6 +58,8 @@ pub(super) struct Guarded {
     waits: Option<Pin<Box<Sleep>>>,
     talk: Arc<Talk>,
     closing: Option<Closing>,
+    /// The kernel's buffer is that of a stream.
+    has_stream_buffer: bool,
 }
 
 struct Closing {
@@ -77,6 +87,8 @@ pub(super) struct Talk {
     /// Cancelled to free memory.
     cut: CancellationToken,
     held: Mutex<Held>,
+    /// The answer has no end: see [`SEND_BUFFER_BYTES`].
+    is_stream: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +102,7 @@ struct Held {
 
 impl Talk {
     pub(super) fn new(budgets: Budgets, cut: CancellationToken) -> Self {
-        Self { budgets, cut, held: Mutex::default() }
+        Self { budgets, cut, held: Mutex::default(), is_stream: AtomicBool::new(false) }
     }
 
     /// A request has its answer, of so many bytes. It may have been left half unread.
@@ -100,6 +112,11 @@ impl Talk {
         if bytes > FREE_BYTES {
             held.answer.insert(self.budgets.answers.begin(self.cut.clone())).set(bytes);
         }
+    }
+
+    /// The answer goes on for as long as the client takes it.
+    pub(super) fn begin_stream(&self) {
+        self.is_stream.store(true, Ordering::Relaxed);
     }
 
     fn received(&self, bytes: usize) {
@@ -119,7 +136,7 @@ impl Talk {
 
 impl Guarded {
     pub(super) fn new(stream: TcpStream, answer_timeout: Duration, talk: Arc<Talk>) -> Self {
-        Self { stream, answer_timeout, waits: None, talk, closing: None }
+        Self { stream, answer_timeout, waits: None, talk, closing: None, has_stream_buffer: false }
     }
 
     /// The stream, for another protocol.
@@ -134,6 +151,15 @@ impl Guarded {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         Ok(())
+    }
+
+    /// Bounds what the kernel keeps of a stream.
+    fn bound_stream(&mut self) {
+        if !self.has_stream_buffer && self.talk.is_stream.load(Ordering::Relaxed) {
+            self.has_stream_buffer = true;
+            // Only memory is lost if the option cannot be set.
+            let _ = set_socket_send_buffer_size(&self.stream, SEND_BUFFER_BYTES);
+        }
     }
 
     /// Judges a write: one that waits has an end.
@@ -217,6 +243,7 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.bound_stream();
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(written, cx)
     }
@@ -230,6 +257,7 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.bound_stream();
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.judge(written, cx)
     }

@@ -66,6 +66,8 @@ pub struct SocketLimits {
     pub write_timeout: Duration,
     /// Time for a close frame to go out and its answer to come in; the connection is reset then.
     pub close_timeout: Duration,
+    /// Most changes, of all users, that a session may be behind once it had caught up.
+    pub lag_max: Option<u64>,
 }
 
 /// A token bucket's size, and how fast it fills.

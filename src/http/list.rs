@@ -47,7 +47,10 @@ pub(super) async fn list(
         .store
         .tasks(&caller.user_id, &query.filter, after.as_deref(), query.limit)
         .await?;
-    let mut response = Response::new(Body::from(join(&page.tasks)));
+    let mut json =
+        Vec::with_capacity(page.tasks.iter().map(|task| task.len() + 1).sum::<usize>() + 2);
+    join(&page.tasks, &mut json);
+    let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(next) = page.next {
@@ -136,19 +139,16 @@ pub(super) fn unknown(name: &str) -> Problem {
     Problem::with_detail(Code::InvalidParameter, format!("there is no parameter {shown:?}"))
 }
 
-/// One JSON array of the tasks.
-fn join(tasks: &[Bytes]) -> Vec<u8> {
-    let bytes = tasks.iter().map(|task| task.len() + 1).sum::<usize>();
-    let mut array = Vec::with_capacity(bytes + 2);
+/// One JSON array of JSON values.
+pub(super) fn join(values: &[Bytes], array: &mut Vec<u8>) {
     array.push(b'[');
-    for (index, task) in tasks.iter().enumerate() {
+    for (index, value) in values.iter().enumerate() {
         if index > 0 {
             array.push(b',');
         }
-        array.extend_from_slice(task);
+        array.extend_from_slice(value);
     }
     array.push(b']');
-    array
 }
 
 fn seal_cursor(next: &[u8], binding: [u8; BINDING_BYTES]) -> String {

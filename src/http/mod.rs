@@ -7,7 +7,10 @@
 
 mod admin;
 mod body;
+mod changes;
+mod events;
 mod extract;
+mod follow;
 mod guard;
 mod limits;
 mod list;
@@ -17,18 +20,19 @@ mod page;
 mod problem;
 mod route;
 mod socket;
-mod socket_token;
 mod stats;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tickets;
+mod timers;
 
 pub use admin::backup::MakeBackup;
 pub use limits::{Limits, Rate, SocketLimits};
 
 use crate::{
     apply::{Applied, Progress},
-    auth::{AuthError, Authenticator},
+    auth::{AuthError, Authenticator, Principal},
     clock::Clock,
     feed::{EventLog, inspect::Inspect},
     hub::Hub,
@@ -47,6 +51,7 @@ use axum::{
     response::IntoResponse,
 };
 use bytes::Bytes;
+use follow::SNAPSHOTS_MAX;
 use futures_util::FutureExt;
 use guard::{Budgets, Guarded, Talk};
 use hyper::{
@@ -69,6 +74,7 @@ use std::{
     },
     time::Duration,
 };
+use tickets::Tickets;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -89,6 +95,9 @@ const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Durati
 
 /// Most administrators that look into the log at a time.
 const LOOKS_MAX: usize = 2;
+
+/// Shortest and longest wait in milliseconds that a client is asked for when the daemon stops.
+const RECONNECT_AFTER_MS: (f64, f64) = (100.0, 500.0);
 
 /// Time for what was cut at the end of the drain to let go of its parts.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -169,6 +178,8 @@ impl Http {
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
             looks: Semaphore::new(LOOKS_MAX),
+            tickets: Tickets::default(),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             options,
             parts,
         });
@@ -205,6 +216,7 @@ impl Http {
             cut: CancellationToken::new(),
             tracker: TaskTracker::new(),
             closed: AtomicU32::new(0),
+            told: AtomicU32::new(0),
         })
     }
 }
@@ -219,6 +231,9 @@ struct State {
     backups: Arc<Semaphore>,
     /// Administrators who look into the log or at its groups; further ones wait.
     looks: Semaphore,
+    tickets: Tickets,
+    /// See [`SNAPSHOTS_MAX`].
+    snapshots: Arc<Semaphore>,
     budgets: Budgets,
     is_stopping: AtomicBool,
 }
@@ -230,6 +245,14 @@ impl State {
             return Ok(());
         }
         Err(Problem::new(Code::CatchingUp))
+    }
+
+    /// How long a principal's token is good.
+    fn time_left(&self, principal: &Principal) -> Duration {
+        let left = |at_ms: i64| at_ms.saturating_sub(self.parts.clock.now_ms());
+        principal.expires_at_ms.map_or(Duration::MAX, |at_ms| {
+            Duration::from_millis(u64::try_from(left(at_ms)).unwrap_or(0))
+        })
     }
 
     /// The store's head as a header: what is read after this holds at least all up to there.
@@ -255,6 +278,8 @@ struct Listener {
     tracker: TaskTracker,
     /// Sockets that were given their time to close.
     closed: AtomicU32,
+    /// Clients that were told when to come back.
+    told: AtomicU32,
 }
 
 /// One connection, or the WebSocket that it has become.
@@ -330,11 +355,23 @@ impl Listener {
     /// When the next socket closes after the stop has begun: spread over half of the drain, so that
     /// clients do not come back all at once, and the other half is left for their answers.
     fn close_delay(&self) -> Duration {
-        /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
-        const STEP: u32 = 0x9e37_79b9;
-        let place = self.closed.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
-        self.drain.mul_f64(0.5 * f64::from(place) / f64::from(u32::MAX))
+        self.drain.mul_f64(0.5 * spread(&self.closed))
     }
+
+    /// When the next client that is told to come back does so.
+    fn reconnect_after_ms(&self) -> u64 {
+        let (least, most) = RECONNECT_AFTER_MS;
+        let wait = Duration::from_secs_f64((least + spread(&self.told) * (most - least)) / 1_000.0);
+        u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A number from 0 to 1, another one each time, however many there are.
+fn spread(count: &AtomicU32) -> f64 {
+    /// 2^32 over the golden ratio: consecutive multiples are spread evenly.
+    const STEP: u32 = 0x9e37_79b9;
+    let place = count.fetch_add(1, Ordering::Relaxed).wrapping_mul(STEP);
+    f64::from(place) / f64::from(u32::MAX)
 }
 
 /// Errors of accept that are about the one connection that was to be accepted.
@@ -402,7 +439,7 @@ impl Connection {
             Err(problem) => problem.into_response(),
             Ok(_) if origin::is_preflight(&method, request.headers()) => origin::preflight(),
             Ok(_) => {
-                if uri.path().starts_with("/ws/") {
+                if is_session(uri.path()) {
                     request.extensions_mut().insert(Arc::clone(&self));
                 }
                 let Ok(response) = listener.router.clone().call(request).await;
@@ -485,6 +522,12 @@ impl Connection {
 /// what was not taken.
 fn cut_off<E>(serving: Pin<&mut impl Future<Output = Result<(), E>>>) -> Result<(), E> {
     serving.now_or_never().unwrap_or(Ok(()))
+}
+
+/// Whether a path's handler goes on after its answer has begun, or waits, and so must hear of the
+/// stop.
+fn is_session(path: &str) -> bool {
+    path.starts_with("/ws/") || matches!(path, "/api/changes" | "/api/events")
 }
 
 /// Whether a path is asked by supervisors, who are never told to wait.

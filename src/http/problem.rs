@@ -7,6 +7,7 @@ use crate::{
     auth::AuthError,
     causes::chain,
     feed::FeedError,
+    position::Position,
     store::StoreError,
     task::{JsonError, field::FieldError, transition::Reason},
 };
@@ -109,6 +110,8 @@ codes! {
         "The dead letter holds no record to send again";
     /// The task was deleted.
     TaskDeleted = GONE "task_deleted" "The task was deleted";
+    /// The position cannot be placed; `pos` is where to go on.
+    Resync = GONE "resync" "The position is too old, or of another store";
     /// `If-Match` lost.
     VersionMismatch = PRECONDITION_FAILED "version_mismatch" "The task has another version";
     /// The request target is too long.
@@ -130,6 +133,10 @@ codes! {
     Damaged = INTERNAL_SERVER_ERROR "damaged" "This is damaged on disk";
     /// Too many requests; when to come back is in the headers.
     RateLimited = TOO_MANY_REQUESTS "rate_limited" "Too many requests";
+    /// As many sessions as are allowed are open.
+    TooManySessions = TOO_MANY_REQUESTS "too_many_sessions" "Too many sessions are open";
+    /// As many tickets as are allowed are unused.
+    TooManyTickets = TOO_MANY_REQUESTS "too_many_tickets" "Too many tickets are unused";
     /// The backup was not made; the detail says why.
     BackupFailed = INTERNAL_SERVER_ERROR "backup_failed" "The backup was not made";
     /// Another backup is being made.
@@ -155,6 +162,7 @@ pub(super) struct Problem {
     detail: Option<Cow<'static, str>>,
     pointer: Option<String>,
     parameter: Option<&'static str>,
+    position: Option<Position>,
     refused: Option<AuthError>,
     exceeded: Option<Box<Exceeded>>,
 }
@@ -166,8 +174,8 @@ pub(super) struct Refused(pub(super) AuthError);
 impl Problem {
     /// A problem that its code says all about.
     pub(super) const fn new(code: Code) -> Self {
-        let (detail, pointer, parameter) = (None, None, None);
-        Self { code, detail, pointer, parameter, refused: None, exceeded: None }
+        let (detail, pointer, parameter, position) = (None, None, None, None);
+        Self { code, detail, pointer, parameter, position, refused: None, exceeded: None }
     }
 
     /// A problem with a sentence about this occurrence.
@@ -179,6 +187,11 @@ impl Problem {
     pub(super) fn parameter(name: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let parameter = Some(name);
         Self { parameter, ..Self::with_detail(Code::InvalidParameter, detail) }
+    }
+
+    /// A position that cannot be placed; the client goes on from another.
+    pub(super) fn resync(position: Position) -> Self {
+        Self { position: Some(position), ..Self::new(Code::Resync) }
     }
 
     /// A limit that was exceeded.
@@ -224,6 +237,9 @@ impl Problem {
         if let Some(parameter) = self.parameter {
             put("parameter", Value::from(parameter));
         }
+        if let Some(position) = self.position {
+            put("pos", Value::from(position.to_string()));
+        }
         Value::Object(document).to_string().into_bytes()
     }
 }
@@ -250,7 +266,12 @@ impl IntoResponse for Problem {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             }
-            Code::Unavailable | Code::KeysUnavailable | Code::CatchingUp | Code::Stopping => {
+            Code::Unavailable
+            | Code::KeysUnavailable
+            | Code::CatchingUp
+            | Code::Stopping
+            | Code::TooManySessions
+            | Code::TooManyTickets => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => (),
@@ -351,8 +372,9 @@ mod tests {
             assert_eq!(response.headers()["content-type"], "application/problem+json");
             let is_401 = code.status() == StatusCode::UNAUTHORIZED;
             assert_eq!(response.headers().contains_key("www-authenticate"), is_401, "{code:?}");
-            let is_503 = code.status() == StatusCode::SERVICE_UNAVAILABLE;
-            assert_eq!(response.headers().contains_key("retry-after"), is_503, "{code:?}");
+            let is_full = matches!(code, Code::TooManySessions | Code::TooManyTickets);
+            let passes = is_full || code.status() == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(response.headers().contains_key("retry-after"), passes, "{code:?}");
             let document: Value = serde_json::from_slice(&Problem::new(*code).to_json()).unwrap();
             assert_eq!(document["code"], code.as_str());
             assert_eq!(document["status"], code.status().as_u16());

@@ -1,9 +1,9 @@
 //! Method x path -> handler: the whole table.
 
 use super::{
-    State, admin, list, page,
+    State, admin, changes, events, list, page,
     problem::{Code, Problem},
-    socket, stats, tasks,
+    socket, stats, tasks, tickets,
 };
 use axum::{
     Router,
@@ -24,6 +24,9 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/tasks", get(list::list).post(tasks::create))
         .route("/api/tasks/{id}", task)
         .route("/api/tasks/{id}/complete", post(tasks::complete).patch(tasks::complete))
+        .route("/api/changes", get(changes::poll))
+        .route("/api/events", get(events::open))
+        .route("/api/ws-tickets", post(tickets::create))
         .merge(admin::routes())
         .route("/ws/tasks", get(socket::open))
         .route("/ws/stats", get(stats::sockets))

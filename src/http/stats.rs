@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/ws/stats`.
 
-use super::{Health, State, extract, problem::Problem};
+use super::{Health, State, extract, follow::Transport, problem::Problem};
 use axum::{
     body::Body,
     extract::State as AxumState,
@@ -62,8 +62,10 @@ pub(super) async fn sockets(
     check_protection(&state, &headers)?;
     let (hub, store) = (state.parts.hub.stats(), state.parts.store.stats());
     let body = json!({
-        "total_connections": hub.sessions,
+        "total_connections": Transport::Socket.sessions(&state),
         "user_connections": hub.users,
+        "event_streams": Transport::Events.sessions(&state),
+        "long_polls": Transport::Changes.sessions(&state),
         "tasks": store.tasks,
         "changes_kept": store.changes,
         "events_waiting": store.waiting,
@@ -82,7 +84,12 @@ fn check_protection(state: &State, headers: &HeaderMap) -> Result<(), Problem> {
 
 /// A JSON answer that nobody keeps.
 pub(super) fn document(status: StatusCode, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+    document_of(status, body.to_string().into_bytes())
+}
+
+/// The same, of JSON text.
+pub(super) fn document_of(status: StatusCode, json: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -2,9 +2,12 @@
 //! a double, so that it can be full, gone or slow.
 
 mod admin;
+mod changes;
 mod limits;
 mod model;
 mod rest;
 mod slow_sockets;
 mod socket;
+mod sse;
 pub(super) mod support;
+mod v1;

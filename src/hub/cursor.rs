@@ -19,6 +19,9 @@ pub enum Next {
     Messages(Vec<Bytes>),
     /// All that had been published when [`Session::mark`] was called has been returned.
     Mark,
+    /// What comes next was trimmed away. The client reads its tasks anew; the session goes on from
+    /// here.
+    Resync(Position),
 }
 
 /// One authenticated listener: a place in its user's changes. Dropping it ends it.
@@ -54,7 +57,7 @@ impl Session {
     /// returned is returned next time.
     ///
     /// # Errors
-    /// The store failed. A cursor that was trimmed meanwhile is `Ok` with a single resync message.
+    /// The store failed.
     pub async fn next(&mut self) -> Result<Next, StoreError> {
         let listener = Arc::clone(&self.listener);
         loop {
@@ -72,12 +75,11 @@ impl Session {
                     self.advance(last);
                     return Ok(self.counted(messages));
                 }
-                Found::Older => {
-                    let messages = self.read_store().await?;
-                    if !messages.is_empty() {
-                        return Ok(self.counted(messages));
-                    }
-                }
+                Found::Older => match self.read_store().await? {
+                    Next::Messages(messages) if messages.is_empty() => (),
+                    Next::Messages(messages) => return Ok(self.counted(messages)),
+                    next => return Ok(next),
+                },
             }
         }
     }
@@ -90,6 +92,19 @@ impl Session {
     /// Where it is.
     pub fn position(&self) -> Position {
         self.hub.store().position_of(self.cursor)
+    }
+
+    /// Changes of all users that were published and that this session has not come to.
+    pub fn lag(&self) -> u64 {
+        self.hub.published().saturating_sub(self.cursor)
+    }
+
+    /// Goes on after `position`, whose changes the client has by other means. Never back, and only
+    /// within the store's life that the position is of.
+    pub fn skip_to(&mut self, position: Position) {
+        if position.sequence > self.cursor {
+            self.advance(position.sequence);
+        }
     }
 
     /// What memory has. Caught up, the cursor moves on with what others were told.
@@ -111,7 +126,7 @@ impl Session {
     }
 
     /// The next messages from the store; none if none are left there.
-    async fn read_store(&mut self) -> Result<Vec<Bytes>, StoreError> {
+    async fn read_store(&mut self) -> Result<Next, StoreError> {
         let store = self.hub.store();
         let page = store.changes(&self.user_id, self.cursor, PAGE_ROWS_MAX, NEXT_BYTES_MAX).await?;
         // After the read: what it missed has raised this before.
@@ -119,14 +134,14 @@ impl Session {
             let head = store.head();
             self.advance(head.sequence);
             self.hub.count_resync();
-            return Ok(vec![message::resync(head)]);
+            return Ok(Next::Resync(head));
         }
         let encode = |change: &crate::store::StoredChange| {
             message::with_position(&change.message, store.position_of(change.sequence))
         };
         let messages = page.changes.iter().map(encode).collect();
         self.advance(page.seen_to);
-        Ok(messages)
+        Ok(Next::Messages(messages))
     }
 }
 

@@ -3,12 +3,19 @@
 //! Invariant: a change's final form is made here and nowhere else, once per change and not once per
 //! session.
 
-use crate::position::Position;
+use crate::{
+    position::Position,
+    task::{UserId, time},
+};
 use bytes::Bytes;
+use serde_json::{Value, json};
 use std::io::Write as _;
 
 /// Bytes that a position adds to a message: its key, three numbers at their longest, the brace.
 const POSITION_BYTES_MAX: usize = 8 + 16 + 1 + 10 + 1 + 20 + 2;
+
+/// The name of what goes beyond bare messages.
+pub const PROTOCOL: &str = "taskwire.v1";
 
 /// The answer to the text `ping`.
 pub const PONG: &str = r#"{"type":"pong"}"#;
@@ -29,11 +36,97 @@ pub fn resync(position: Position) -> Bytes {
     text.into()
 }
 
+/// Who is heard, and for how long: the first message of `taskwire.v1`.
+#[derive(Clone, Copy, Debug)]
+pub struct Hello<'a> {
+    /// The token's user.
+    pub user_id: &'a UserId,
+    /// Names this session.
+    pub session: &'a str,
+    /// When the token expires, in milliseconds since 1970.
+    pub expires_at_ms: Option<i64>,
+}
+
+/// The first message of a session that starts at `position`.
+pub fn hello(hello: Hello<'_>, position: Position) -> Bytes {
+    let data = json!({
+        "protocol": PROTOCOL,
+        "user_id": hello.user_id.as_str(),
+        "session": hello.session,
+        "version": env!("CARGO_PKG_VERSION"),
+        "expires_at": hello.expires_at_ms.map(time::to_text),
+    });
+    let mut text = br#"{"type":"hello","data":"#.to_vec();
+    text.extend_from_slice(data.to_string().as_bytes());
+    append_position(&mut text, position);
+    text.into()
+}
+
+/// Tasks as they were at `position`; `has_more` tells that this is not the last part.
+pub fn snapshot(tasks: &[Bytes], has_more: bool, position: Position) -> Bytes {
+    let bytes = tasks.iter().map(|task| task.len() + 1).sum::<usize>();
+    let mut text = Vec::with_capacity(bytes + 64 + POSITION_BYTES_MAX);
+    text.extend_from_slice(br#"{"type":"snapshot","data":{"tasks":["#);
+    for (index, task) in tasks.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(task);
+    }
+    write!(text, r#"],"more":{has_more}}}"#).expect("writing to memory does not fail");
+    append_position(&mut text, position);
+    text.into()
+}
+
+/// All that was published when the session began has been sent.
+pub fn live(position: Position) -> Bytes {
+    let mut text = br#"{"type":"live""#.to_vec();
+    append_position(&mut text, position);
+    text.into()
+}
+
+/// The daemon stops; the client comes back after so many milliseconds.
+pub fn drain(reconnect_after_ms: u64) -> Bytes {
+    of_data("drain", &json!({ "reconnect_after_ms": reconnect_after_ms }))
+}
+
+/// The token expires soon.
+pub fn token_expiring(expires_at_ms: i64) -> Bytes {
+    of_data("token_expiring", &json!({ "expires_at": time::to_text(expires_at_ms) }))
+}
+
+/// Another token was taken.
+pub fn auth_ok(expires_at_ms: Option<i64>) -> Bytes {
+    of_data("auth_ok", &json!({ "expires_at": expires_at_ms.map(time::to_text) }))
+}
+
+fn of_data(kind: &str, data: &Value) -> Bytes {
+    format!(r#"{{"type":"{kind}","data":{data}}}"#).into()
+}
+
+/// The position that a message ends in, as it is written there; `None` for one without.
+pub fn position_of(message: &[u8]) -> Option<&str> {
+    let text = message.strip_suffix(br#""}"#)?;
+    let start = text.iter().rposition(|byte| *byte == b'"')?;
+    let (head, position) = text.split_at_checked(start + 1)?;
+    if !head.ends_with(br#","pos":""#) {
+        return None;
+    }
+    std::str::from_utf8(position).ok()
+}
+
+/// The type that a message begins with, as JSON text; `None` for what is no message of ours.
+pub fn type_of(message: &[u8]) -> Option<String> {
+    let rest = message.strip_prefix(br#"{"type":"#)?;
+    serde_json::Deserializer::from_slice(rest).into_iter::<String>().next()?.ok()
+}
+
 fn append_position(text: &mut Vec<u8>, position: Position) {
     write!(text, r#","pos":"{position}"}}"#).expect("writing to memory does not fail");
 }
 
-/// Why a WebSocket is closed by us, beside what the WebSocket protocol itself asks for.
+/// Why a WebSocket is closed by us, beside what the WebSocket protocol itself asks for. A page of a
+/// foreign origin is refused before there is a WebSocket.
 ///
 /// 4400 to 4499: the client must not come back unchanged. 4500 to 4599 and 1001: it comes back with
 /// its position.
@@ -41,16 +134,12 @@ fn append_position(text: &mut Vec<u8>, position: Position) {
 pub enum CloseCode {
     /// The daemon stops (sockets without a subprotocol).
     GoingAway,
-    /// Against the rules that the WebSocket protocol leaves to us, binary frames for one.
-    PolicyViolation,
     /// A frame or message over our bound.
     MessageTooBig,
     /// A frame that is none of ours.
     BadFrame,
     /// No token, a bad one, or one that has expired.
     Token,
-    /// An origin that is not allowed.
-    Origin,
     /// As many sessions as are allowed are open.
     TooManySessions,
     /// Frames faster than allowed.
@@ -70,11 +159,9 @@ impl CloseCode {
     const fn row(self) -> (u16, &'static str) {
         match self {
             Self::GoingAway => (1001, "the server stops"),
-            Self::PolicyViolation => (1008, "not allowed"),
             Self::MessageTooBig => (1009, "message too big"),
             Self::BadFrame => (4400, "bad frame"),
             Self::Token => (4401, "token missing, wrong or expired"),
-            Self::Origin => (4403, "origin not allowed"),
             Self::TooManySessions => (4409, "too many sessions"),
             Self::RateLimited => (4429, "too many frames"),
             Self::Internal => (4500, "internal error"),
@@ -111,6 +198,44 @@ mod tests {
         let message = with_position(br#"{"type":"x","data":{}"#, POSITION);
         assert_eq!(&message[..], br#"{"type":"x","data":{},"pos":"ab.2.30"}"#);
         assert_eq!(&resync(POSITION)[..], br#"{"type":"resync","pos":"ab.2.30"}"#);
+    }
+
+    #[test]
+    fn the_messages_around_changes_are_json() {
+        let user_id = UserId::new("a\"b").unwrap();
+        let hello_of = |expires_at_ms| {
+            let hello_to = Hello { user_id: &user_id, session: "s", expires_at_ms };
+            let text = hello(hello_to, POSITION);
+            serde_json::from_slice::<Value>(&text).unwrap()
+        };
+        let data = json!({
+            "protocol": "taskwire.v1", "user_id": "a\"b", "session": "s",
+            "version": env!("CARGO_PKG_VERSION"), "expires_at": "1970-01-01T00:00:01.000Z",
+        });
+        assert_eq!(hello_of(Some(1_000)), json!({"type": "hello", "data": data, "pos": "ab.2.30"}));
+        assert_eq!(hello_of(None)["data"]["expires_at"], Value::Null);
+        for (tasks, expected) in [(vec![], "[]"), (vec!["1"], "[1]"), (vec!["1", "2"], "[1,2]")] {
+            let tasks: Vec<Bytes> = tasks.into_iter().map(Bytes::from).collect();
+            let expected = format!(
+                r#"{{"type":"snapshot","data":{{"tasks":{expected},"more":false}},"pos":"ab.2.30"}}"#
+            );
+            assert_eq!(snapshot(&tasks, false, POSITION), expected);
+        }
+        assert_eq!(live(POSITION), r#"{"type":"live","pos":"ab.2.30"}"#);
+        assert_eq!(drain(5), r#"{"type":"drain","data":{"reconnect_after_ms":5}}"#);
+        let expiring =
+            r#"{"type":"token_expiring","data":{"expires_at":"1970-01-01T00:00:00.000Z"}}"#;
+        assert_eq!(token_expiring(0), expiring);
+        assert_eq!(auth_ok(None), r#"{"type":"auth_ok","data":{"expires_at":null}}"#);
+    }
+
+    #[test]
+    fn type_and_position_are_read_back() {
+        let message = with_position(br#"{"type":"a\nb","data":{"pos":"x"}"#, POSITION);
+        assert_eq!(position_of(&message), Some("ab.2.30"));
+        assert_eq!(type_of(&message).as_deref(), Some("a\nb"));
+        assert_eq!((position_of(PONG.as_bytes()), position_of(&drain(1))), (None, None));
+        assert_eq!((position_of(b""), position_of(b"\"}"), type_of(b"{}")), (None, None, None));
     }
 
     #[test]

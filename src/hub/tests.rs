@@ -107,7 +107,7 @@ fn parse(message: &Bytes) -> (Option<u8>, Position) {
 fn messages(next: Next) -> Vec<Bytes> {
     match next {
         Next::Messages(messages) => messages,
-        Next::Mark => panic!("nothing was marked"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -233,9 +233,8 @@ async fn a_trimmed_session_gets_one_resync_and_goes_on_from_the_head() {
         fixture.deliver(&[1]).await;
     }
     fixture.store.trim(1_000).await.unwrap();
-    let messages = messages(slow.next().await.unwrap());
     let head = fixture.store.head();
-    assert_eq!(messages, [super::message::resync(head)]);
+    assert!(matches!(slow.next().await.unwrap(), Next::Resync(at) if at == head));
     assert!(sequences(&mut slow).is_empty());
     fixture.deliver(&[1]).await;
     assert_eq!(sequences(&mut slow), [31]);

@@ -274,6 +274,25 @@ pub enum StoreError {
     },
 }
 
+/// All tasks of a user at one moment, whatever is committed meanwhile.
+///
+/// The store keeps what it shows for as long as it lives: whoever opens one bounds that time, and
+/// how many there are.
+pub trait TaskSnapshot: Send {
+    /// The moment: all changes up to here are in, and none after it.
+    fn position(&self) -> Position;
+
+    /// The next tasks in the order of creation, each as
+    /// [`Task::to_json`](crate::task::Task::to_json) wrote it; none when none are left. At most
+    /// `rows_max` and `bytes_max`, unless a single task is longer. Reads on a blocking thread.
+    /// Cancel safe: what was read is returned next time, under the bounds of the first call.
+    fn next(
+        &mut self,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, StoreError>>;
+}
+
 /// The door to a task store. Every implementation passes the tests of `store/contract.rs`.
 ///
 /// One writer: only `apply` calls [`Store::load`] and [`Store::commit`].
@@ -345,6 +364,20 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&'a [u8]>,
         limit: usize,
     ) -> BoxFuture<'a, Result<TaskPage, StoreError>>;
+
+    /// All of the user's tasks as they are now, in parts: see [`TaskSnapshot`].
+    ///
+    /// # Errors
+    /// The store failed, or gives no snapshots.
+    fn snapshot<'a>(
+        &'a self,
+        user_id: &'a UserId,
+    ) -> BoxFuture<'a, Result<Box<dyn TaskSnapshot>, StoreError>> {
+        Box::pin(async move {
+            let _ = user_id;
+            Err(StoreError::Database(io::Error::other("no snapshots are given here").into()))
+        })
+    }
 
     /// The user's changes after `sequence`, at most `limit` and about `bytes_max`.
     fn changes<'a>(

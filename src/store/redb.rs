@@ -20,6 +20,7 @@ mod migrate;
 mod read;
 mod row;
 mod runs;
+mod snapshot;
 mod sum;
 mod sweep;
 mod tables;
@@ -39,7 +40,7 @@ use self::{
 };
 use super::{
     ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
-    StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
+    StoreStart, StoreStats, TaskFilter, TaskPage, TaskSnapshot, WaitingEvent, WriteSet,
     letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
@@ -389,6 +390,17 @@ impl Store for RedbStore {
             tokio::task::spawn_blocking(search)
                 .await
                 .unwrap_or_else(|error| Err(StoreError::Database(error.into())))
+        })
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        user_id: &'a UserId,
+    ) -> BoxFuture<'a, Result<Box<dyn TaskSnapshot>, StoreError>> {
+        Box::pin(async move {
+            let opened = self.shared.read(|_| snapshot::open(&self.shared, user_id))?;
+            let opened: Box<dyn TaskSnapshot> = Box::new(opened);
+            Ok(opened)
         })
     }
 

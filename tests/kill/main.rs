@@ -13,6 +13,7 @@ mod producer;
 mod random;
 mod rest;
 mod socket;
+mod stream;
 #[allow(dead_code, reason = "shared with tests/it, which uses the rest")]
 #[path = "../it/support/mod.rs"]
 mod support;
@@ -24,7 +25,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
-use support::TestDaemon;
+use support::{TestDaemon, follow::Transport};
 use tokio_util::sync::CancellationToken;
 
 /// Rounds of a plain `cargo test`.
@@ -154,6 +155,15 @@ impl Crew {
         let hopping = Some(random.fork());
         let token = daemon.token(KAFKA_USER);
         sockets.push(tokio::spawn(socket::follow(KAFKA_USER, token, shared.clone(), hopping)));
+        for (transport, user) in [
+            (Transport::Socket, KAFKA_USER),
+            (Transport::Events, KAFKA_USER),
+            (Transport::Events, REST_USERS[0]),
+            (Transport::Changes, KAFKA_USER),
+        ] {
+            let (token, shared) = (daemon.token(user), shared.clone());
+            sockets.push(tokio::spawn(stream::follow(transport, user, token, shared)));
+        }
         Self { producers, rest: rest.into(), consumer, sockets }
     }
 

@@ -248,6 +248,7 @@ pub(in crate::http) fn limits() -> Limits {
             pong_timeout: Duration::from_secs(20),
             write_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
+            lag_max: None,
         },
     }
 }

@@ -20,7 +20,10 @@ use std::{ops::Range, sync::atomic::Ordering};
 /// Most rows that one page of a filtered list looks at (some 2 ms without text search).
 const SCAN_ROWS_MAX: usize = 10_000;
 
-fn user_number(snapshot: &ReadTransaction, user_id: &UserId) -> Result<Option<u64>, StoreError> {
+pub(super) fn user_number(
+    snapshot: &ReadTransaction,
+    user_id: &UserId,
+) -> Result<Option<u64>, StoreError> {
     let table = snapshot.open_table(USERS)?;
     let Some(row) = table.get(user_id.as_str())? else { return Ok(None) };
     sum::open("users", user_id.as_str(), row.value(), row::decode_number).map(Some)
@@ -190,19 +193,25 @@ pub(super) fn tasks(
 
 /// The rows of a page in one allocation.
 #[derive(Default)]
-struct PackedPage {
+pub(super) struct PackedPage {
     bytes: Vec<u8>,
     rows: Vec<Range<usize>>,
 }
 
 impl PackedPage {
-    fn push(&mut self, row: &[u8]) {
+    /// Whether a row of so many bytes is one too many. A single row always fits.
+    pub(super) fn is_full(&self, more: usize, rows_max: usize, bytes_max: usize) -> bool {
+        let is_long = self.bytes.len() + more > bytes_max;
+        !self.rows.is_empty() && (self.rows.len() >= rows_max || is_long)
+    }
+
+    pub(super) fn push(&mut self, row: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(row);
         self.rows.push(start..self.bytes.len());
     }
 
-    fn into_rows(self) -> Vec<Bytes> {
+    pub(super) fn into_rows(self) -> Vec<Bytes> {
         let bytes = Bytes::from(self.bytes);
         self.rows.into_iter().map(|row| bytes.slice(row)).collect()
     }

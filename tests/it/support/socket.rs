@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Error, Message},
+    tungstenite::{ClientRequestBuilder, Error, Message},
 };
 
 /// One WebSocket in the seed's form.
@@ -37,6 +37,19 @@ impl Socket {
     pub(crate) async fn open(http: SocketAddr, query: &str) -> Result<Self, Option<u16>> {
         let tcp = TcpStream::connect(http).await.map_err(|_| None)?;
         match client_async(format!("ws://{http}/ws/tasks?{query}"), tcp).await {
+            Ok((stream, _)) => Ok(Self { stream }),
+            Err(Error::Http(response)) => Err(Some(response.status().as_u16())),
+            Err(_) => Err(None),
+        }
+    }
+
+    /// The same in `taskwire.v1`.
+    pub(crate) async fn open_v1(http: SocketAddr, query: &str) -> Result<Self, Option<u16>> {
+        let tcp = TcpStream::connect(http).await.map_err(|_| None)?;
+        let request = ClientRequestBuilder::new(
+            format!("ws://{http}/ws/tasks?{query}").parse().expect("an address"),
+        );
+        match client_async(request.with_sub_protocol("taskwire.v1"), tcp).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(Error::Http(response)) => Err(Some(response.status().as_u16())),
             Err(_) => Err(None),

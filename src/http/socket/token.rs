@@ -1,13 +1,14 @@
 //! Tokens of a WebSocket that come neither in `Authorization` nor in the query: browsers can send
 //! no header of their own, and a query ends up in logs.
 
-use super::Connection;
 use crate::{
     auth::{AuthError, Principal},
+    http::Connection,
     hub::message::CloseCode,
 };
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
+use serde_json::Value;
 use std::time::Duration;
 use tracing::info;
 
@@ -28,20 +29,26 @@ pub(super) fn of_subprotocols(headers: &HeaderMap) -> Option<&str> {
         .find_map(|item| item.trim().strip_prefix(BEARER))
 }
 
-/// The token of `{"type":"auth","data":{"token":"..."}}`, whatever else is in it.
-pub(super) fn of_frame(text: &str) -> Option<String> {
+/// What an `auth` frame holds. `from` and `or` are those of the query, and count in the first frame
+/// of `taskwire.v1` only, so that nowhere else anything is asked of them.
+#[derive(Deserialize, Eq, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
+pub(super) struct AuthFrame {
+    pub(super) token: String,
+    pub(super) from: Option<Value>,
+    pub(super) or: Option<Value>,
+}
+
+/// Reads `{"type":"auth","data":{"token":"..."}}`, whatever else is in it.
+pub(super) fn of_frame(text: &str) -> Option<AuthFrame> {
     #[derive(Deserialize)]
     struct Frame {
         #[serde(rename = "type")]
         kind: String,
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        token: String,
+        data: AuthFrame,
     }
     let frame: Frame = serde_json::from_str(text).ok()?;
-    (frame.kind == "auth").then_some(frame.data.token)
+    (frame.kind == "auth").then_some(frame.data)
 }
 
 impl Connection {
@@ -98,7 +105,7 @@ mod tests {
     #[test]
     fn a_token_is_read_from_a_frame() {
         let good = "{\"type\":\"auth\",\"data\":{\"token\":\"a\",\"x\":1},\"id\":7}";
-        assert_eq!(of_frame(good).as_deref(), Some("a"));
+        assert_eq!(of_frame(good).map(|frame| frame.token).as_deref(), Some("a"));
         for bad in [
             "",
             "a",
