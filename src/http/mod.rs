@@ -18,6 +18,7 @@ mod metered;
 mod origin;
 mod page;
 mod problem;
+mod registry;
 mod route;
 mod socket;
 mod stats;
@@ -63,6 +64,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use limits::Usage;
 use origin::{Origin, Policy};
 use problem::{Code, Problem, Refused};
+use registry::Registry;
 use std::{
     convert::Infallible,
     io,
@@ -178,6 +180,7 @@ impl Http {
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
             looks: Semaphore::new(LOOKS_MAX),
+            registry: Registry::default(),
             tickets: Tickets::default(),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             options,
@@ -231,6 +234,7 @@ struct State {
     backups: Arc<Semaphore>,
     /// Administrators who look into the log or at its groups; further ones wait.
     looks: Semaphore,
+    registry: Registry,
     tickets: Tickets,
     /// See [`SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,

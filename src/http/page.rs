@@ -5,7 +5,7 @@
 use aws_lc_rs::digest;
 use axum::{
     body::Body,
-    extract::{Path, State as AxumState},
+    extract::State as AxumState,
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
 };
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     State,
+    extract::PathText,
     problem::{Code, Problem},
 };
 
@@ -128,10 +129,9 @@ pub(super) async fn index(
 
 /// `GET /page/{file}`
 pub(super) async fn file(
-    path: Option<Path<String>>,
+    PathText(name): PathText,
     headers: HeaderMap,
 ) -> Result<Response<Body>, Problem> {
-    let name = path.map(|Path(name)| name).unwrap_or_default();
     let file = SENT.iter().find(|file| file.name == name);
     Ok(file.ok_or(Problem::new(Code::NotFound))?.answer(&headers))
 }

@@ -93,6 +93,8 @@ codes! {
     NotFound = NOT_FOUND "not_found" "There is nothing at this path";
     /// No such task of this user.
     TaskNotFound = NOT_FOUND "task_not_found" "There is no such task";
+    /// No such connection (any more).
+    ConnectionNotFound = NOT_FOUND "connection_not_found" "There is no such connection";
     /// No such topic.
     TopicNotFound = NOT_FOUND "topic_not_found" "There is no such topic";
     /// No such dead letter.

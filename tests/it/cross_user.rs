@@ -45,6 +45,8 @@ const TABLE: &[(&str, &str, About)] = &[
     ("GET", "/api/admin/topics", About::Admin),
     ("GET", "/api/admin/topics/{topic}/records", About::Admin),
     ("POST", "/api/admin/topics/{topic}/records", About::Admin),
+    ("GET", "/api/admin/connections", About::Admin),
+    ("POST", "/api/admin/connections/{id}/close", About::Admin),
     ("GET", "/api/admin/groups", About::Admin),
     ("GET", "/api/admin/waiting", About::Admin),
     ("GET", "/api/admin/dead-letters", About::Admin),

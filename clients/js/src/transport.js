@@ -50,7 +50,7 @@ export function openSocket({ url, token, query, WebSocket, signal, take, attach 
     const end = (how) => {
       clearTimeout(timer);
       signal.removeEventListener("abort", drop);
-      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
       socket.close();
       attach(undefined);
       resolve(how);
@@ -66,7 +66,12 @@ export function openSocket({ url, token, query, WebSocket, signal, take, attach 
       take(JSON.parse(data));
     };
     socket.onclose = ({ code, reason }) => end({ code, reason });
-    socket.onerror = () => {}; // A close follows.
+    // A close follows, but not everywhere; and an opening that never ends is none.
+    socket.onerror = () => {
+      clearTimeout(timer);
+      timer = setTimeout(drop, PONG_MS / 100);
+    };
+    timer = setTimeout(drop, PONG_MS);
   });
 }
 

@@ -16,6 +16,7 @@ after(() => daemon.remove());
 test("the hooks show the list and the connection, live, and let go of it at the end", async () => {
   const window = new Window();
   Object.assign(globalThis, { window, document: window.document });
+  globalThis.navigator ??= /** @type {any} */ (window.navigator);
   const { createRoot } = await import("react-dom/client");
   const taskwire = new Taskwire({ url: daemon.url, token: daemon.token("ada") });
   function List() {

@@ -6,6 +6,7 @@
 //! Invariant: only [`local`] marks a request as local; nothing in a request can.
 
 pub(super) mod backup;
+mod connections;
 mod groups;
 mod letters;
 mod local;
@@ -36,6 +37,8 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/api/admin/overview", get(overview::overview))
         .route("/api/admin/topics", get(records::topics))
         .route("/api/admin/topics/{topic}/records", get(records::records).post(records::produce))
+        .route("/api/admin/connections", get(connections::list))
+        .route("/api/admin/connections/{id}/close", post(connections::close))
         .route("/api/admin/groups", get(groups::list))
         .route("/api/admin/waiting", get(letters::waiting))
         .route("/api/admin/dead-letters", get(letters::list))

@@ -38,6 +38,7 @@ pub(super) async fn overview(AxumState(state): AxumState<Arc<State>>, _: Admin) 
         "disk_free_bytes": metrics.disk_free_bytes.get(),
         "log_bytes": log_bytes,
         "health": (state.parts.health)(),
+        "delivery_seconds": { "buckets": metrics.hub_delivery.buckets() },
         "totals": {
             "records": metrics.apply_records.get(),
             "changes": metrics.apply_changes.get(),

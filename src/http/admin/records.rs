@@ -6,7 +6,7 @@
 use super::{
     super::{
         State, body,
-        extract::{Headers, query_pairs},
+        extract::{Headers, PathText, query_pairs},
         list,
         problem::{Code, Problem},
         stats::document,
@@ -20,7 +20,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, State as AxumState},
+    extract::State as AxumState,
     http::{Response, StatusCode, Uri},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -71,11 +71,11 @@ fn topic(topic: &TopicView) -> Value {
 pub(super) async fn records(
     AxumState(state): AxumState<Arc<State>>,
     _: Admin,
-    path: Option<Path<String>>,
+    PathText(name): PathText,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let query = Query::parse(&uri)?;
-    let topic = known_topic(&state, path)?;
+    let topic = known_topic(&state, &name)?;
     let _turn = state.looks.acquire().await;
     let (start, end) = bounds(&state, &topic, query.partition).await?;
     let from = match query.from {
@@ -105,11 +105,11 @@ pub(super) async fn records(
 pub(super) async fn produce(
     AxumState(state): AxumState<Arc<State>>,
     _: Admin,
-    path: Option<Path<String>>,
+    PathText(name): PathText,
     Headers(headers): Headers,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    let topic = known_topic(&state, path)?;
+    let topic = known_topic(&state, &name)?;
     let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
     let new: NewRecord = serde_json::from_slice(&body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
@@ -155,9 +155,8 @@ struct NewRecord {
     partition: Option<i32>,
 }
 
-fn known_topic(state: &State, path: Option<Path<String>>) -> Result<TopicName, Problem> {
-    let topic = path.and_then(|Path(name)| TopicName::new(&name));
-    topic
+fn known_topic(state: &State, name: &str) -> Result<TopicName, Problem> {
+    TopicName::new(name)
         .filter(|topic| state.parts.feed.partition_count(topic) > 0)
         .ok_or(Problem::new(Code::TopicNotFound))
 }

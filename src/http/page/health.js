@@ -120,7 +120,8 @@ function latencyTile() {
       const histogram = now.delivery_seconds;
       element.hidden = !histogram;
       if (!histogram) return;
-      const { buckets, count } = histogram;
+      const { buckets } = histogram;
+      const count = buckets.reduce((sum, [, here]) => sum + here, 0);
       const max = Math.max(1, ...buckets.map(([, count]) => count));
       const text = `Time from a change's commit to its write to a socket; ${number(count)} measured, median ${quantile(buckets, count, 0.5)}, 99 % ${quantile(buckets, count, 0.99)}`;
       words.textContent = text;
