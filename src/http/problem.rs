@@ -83,6 +83,8 @@ codes! {
     AdminRequired = FORBIDDEN "admin_required" "Only an administrator may do this";
     /// It came by port 8000.
     LocalOnly = FORBIDDEN "local_only" "Only the daemon's own socket takes this";
+    /// Nobody but the daemon writes there.
+    TopicReserved = FORBIDDEN "topic_reserved" "Only the daemon writes to this topic";
     /// The body names another user.
     OtherUser = FORBIDDEN "other_user" "Only your own tasks can be written";
     /// The browser's page may not use us.

@@ -6,8 +6,11 @@ import { Browser, KEY, isClean } from "./driver.js";
 
 const VIEWS = ["tasks", "records", "groups", "letters", "connections", "health"];
 const MANY = 10_000;
-/** A frame in headless Chromium, without a graphics card, on a busy machine. */
-const FRAME_MS_P95_MAX = 50;
+/** Processor time of the page's own thread for a frame, on average; 16.7 ms are there at 60 frames a second. */
+const WORK_MS_MAX = 10;
+/** Frames are drawn here by the processor alone, and often beside other work. */
+const FRAME_MS_P50_MAX = 34;
+const FRAME_MS_P95_MAX = 120;
 
 let browser;
 before(async () => (browser = await Browser.start()));
@@ -258,13 +261,12 @@ describe("in development mode", () => {
   });
 
   test("ten thousand tasks stay fluid", async () => {
-    for (let n = 0; n < MANY; n += 500) {
-      await Promise.all(Array.from({ length: 500 }, async (_, i) => {
-        const answer = await fetch(`${daemon.url}/api/tasks?user=many`, { method: "POST", headers: { "content-type": "application/json" },
-          body: JSON.stringify({ title: `Task ${n + i}`, priority: "low" }) });
-        assert.equal(answer.status, 201);
-      }));
-    }
+    const make = async (title) => {
+      const answer = await fetch(`${daemon.url}/api/tasks?user=many`, { method: "POST", headers: { "content-type": "application/json" },
+        body: JSON.stringify({ title, priority: "low" }) });
+      assert.equal(answer.status, 201);
+    };
+    for (let n = 0; n < MANY; n += 500) await Promise.all(Array.from({ length: 500 }, (_, i) => make(`Task ${n + i}`)));
     const begun = Date.now();
     await open("#/tasks", "?user=many");
     await browser.shows("10,000 tasks");
@@ -272,8 +274,11 @@ describe("in development mode", () => {
     const rows = await browser.run(() => document.querySelectorAll(".task").length);
     assert.ok(rows < 100, `${rows} rows are in the document`);
     const writing = (async () => {
-      for (let n = 0; n < 40; n++) await send("task_created", `id=busy-${n}`, `title=Busy ${n}`, "--user", "many");
+      for (let n = 0; n < 40; n++) await make(`Busy ${n}`);
     })();
+    const work = async () => (await browser.cdp("Performance.getMetrics")).metrics.find(({ name }) => name === "TaskDuration").value * 1000;
+    await browser.cdp("Performance.enable", { timeDomain: "threadTicks" });
+    const before = await work();
     const frames = await browser.runAsync(() => new Promise((resolve) => {
       const frames = [];
       let last = performance.now();
@@ -289,17 +294,19 @@ describe("in development mode", () => {
       };
       requestAnimationFrame(step);
     }));
+    const perFrame = (await work() - before) / frames.length;
     await writing;
     frames.sort((a, b) => a - b);
     const part = (p) => frames[Math.floor(frames.length * p)].toFixed(1);
     console.log(`10,000 tasks: shown after ${loaded} ms; ${rows} rows in the document; while scrolling and written to, a frame takes ` +
-      `p50 ${part(0.5)}, p95 ${part(0.95)}, p99 ${part(0.99)} ms`);
+      `p50 ${part(0.5)}, p95 ${part(0.95)}, p99 ${part(0.99)} ms, of which ${perFrame.toFixed(1)} ms are the page's own work`);
+    assert.ok(perFrame <= WORK_MS_MAX, `${perFrame} ms of work a frame`);
+    assert.ok(Number(part(0.5)) <= FRAME_MS_P50_MAX, `p50 ${part(0.5)} ms`);
     assert.ok(Number(part(0.95)) <= FRAME_MS_P95_MAX, `p95 ${part(0.95)} ms`);
-    await browser.until(() => titlesAreUnique());
-    function titlesAreUnique() {
+    await browser.until(() => {
       const shown = [...document.querySelectorAll(".task .title")].map((title) => title.textContent);
       return shown.length > 10 && new Set(shown).size === shown.length;
-    }
+    });
   });
 });
 

@@ -110,6 +110,9 @@ pub(super) async fn produce(
     body: Body,
 ) -> Result<Response<Body>, Problem> {
     let topic = known_topic(&state, &name)?;
+    if is_letters(&state, &topic) {
+        return Err(Problem::new(Code::TopicReserved));
+    }
     let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
     let new: NewRecord = serde_json::from_slice(&body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
@@ -159,6 +162,11 @@ fn known_topic(state: &State, name: &str) -> Result<TopicName, Problem> {
     TopicName::new(name)
         .filter(|topic| state.parts.feed.partition_count(topic) > 0)
         .ok_or(Problem::new(Code::TopicNotFound))
+}
+
+/// As on the Kafka port, nobody but the daemon writes dead letters.
+fn is_letters(state: &State, topic: &TopicName) -> bool {
+    topic.as_str().strip_suffix(".dlq") == Some(state.options.topic.as_str())
 }
 
 async fn bounds(

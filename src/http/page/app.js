@@ -152,6 +152,9 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   main.focus();
 });
+// A page that the browser keeps for going back holds no connection meanwhile.
+addEventListener("pagehide", () => app?.taskwire.close());
+addEventListener("pageshow", (event) => event.persisted && app?.taskwire.reconnect());
 addEventListener("hashchange", () => app && show());
 addEventListener("unhandledrejection", (event) => {
   event.preventDefault();

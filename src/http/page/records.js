@@ -126,16 +126,17 @@ export function recordsView(place, app, rest, query) {
         h("span", { class: "badge bad" }, "unreadable"), ` to ${record.end - 1}: ${record.unreadable}`));
     }
     const value = h("div", { class: "value" });
-    const cell = h("td", { class: "value" }, value, headers(record));
+    const chips = h("div", { class: "chips" }, headers(record));
+    const cell = h("td", { class: "value" }, value, chips);
     const isCut = shownBytes(record, "value") < (record.value_bytes ?? 0) || record.headers.some((header) => shownBytes(header, "value") < (header.value_bytes ?? 0));
     showValue(value, record);
-    if (isCut) {
+    if (isCut || (record.value ?? "").length > 100) {
       const all = h("button", { class: "link", onclick: async () => {
         const whole = await attempt(all, () => api("GET", address({ from: record.offset, limit: 1, bytes: WHOLE_BYTES })));
         if (!whole?.records[0]) return;
-        showValue(value, whole.records[0]);
+        showValue(value, whole.records[0], true);
+        chips.replaceChildren(...headers(whole.records[0]));
         all.remove();
-        cell.replaceChildren(value, headers(whole.records[0]));
       } }, `Show all (${bytes(record.value_bytes ?? 0)})`);
       cell.append(all);
     }
@@ -148,8 +149,7 @@ export function recordsView(place, app, rest, query) {
   }
 
   function headers(record) {
-    return record.headers.length > 0 && h("div", { class: "chips" },
-      record.headers.map((header) => h("span", { class: "chip" }, `${text(header, "name")}: ${text(header, "value") ?? "null"}`)));
+    return record.headers.map((header) => h("span", { class: "chip" }, `${text(header, "name")}: ${text(header, "value") ?? "null"}`));
   }
 
   function setLive(isOn) {
@@ -227,17 +227,17 @@ function shownBytes(of, name) {
   return new TextEncoder().encode(of[name] ?? "").length;
 }
 
-function showValue(place, record) {
+function showValue(place, record, isWhole = false) {
   let value = text(record, "value");
   if (value === null || value === undefined) {
     place.replaceChildren(h("span", { class: "quiet" }, "null"));
     return;
   }
-  if (value.length < 100_000 && value.startsWith("{")) {
+  if (isWhole && value.startsWith("{")) {
     try {
-      value = JSON.stringify(JSON.parse(value), null, 2).replace(/\n\s*/g, (gap) => (value.length < 160 ? " " : gap));
+      value = JSON.stringify(JSON.parse(value), null, 2);
     } catch {
-      // Cut, or no JSON: as it is.
+      // No JSON: as it is.
     }
   }
   place.replaceChildren(h("pre", {}, value));

@@ -15,6 +15,8 @@ export function tasksView(place, app, rest) {
   const filter = { done: "all", priority: "", text: "" };
   /** The rows in the document, by task. */
   const rows = new Map();
+  /** Rows that were scrolled away, to be used again. */
+  const spare = [];
   /** Tasks seen when the list was last drawn, so that new ones can be marked. */
   let known;
   let shown = [];
@@ -91,8 +93,8 @@ export function tasksView(place, app, rest) {
     for (const [id, row] of rows) {
       if (wanted.has(id)) continue;
       const hadFocus = row.element.contains(document.activeElement);
-      row.element.remove();
       rows.delete(id);
+      spare.push(row);
       if (hadFocus) title.focus({ preventScroll: true });
     }
     let before = null;
@@ -100,15 +102,16 @@ export function tasksView(place, app, rest) {
       const task = shown[at];
       let row = rows.get(id);
       if (!row) {
-        row = makeRow(id);
+        row = spare.pop() ?? makeRow();
         rows.set(id, row);
-        if (known && !known.has(id)) row.element.classList.add("new-one");
+        row.element.classList.toggle("new-one", known !== undefined && !known.has(id));
       }
       row.show(task, at);
       // In the document they are in the order of the list, for the Tab key and for screen readers.
       if (row.element.nextSibling !== before || !row.element.parentNode) list.insertBefore(row.element, before);
       before = row.element;
     }
+    for (const row of spare) row.element.remove();
     if (taskwire.connection.state === "live") {
       if (!known || known.size !== tasks.length) known = new Set(tasks.map((task) => task.id));
     }
@@ -131,13 +134,14 @@ export function tasksView(place, app, rest) {
     }, Math.max(0, said + SAY_MS - performance.now()));
   }
 
-  function makeRow(id) {
+  function makeRow() {
+    let id;
     const check = h("input", { type: "checkbox", onchange: () => toggle(id, check) });
     const name = h("span", { class: "title" });
     const sub = h("span", { class: "sub" });
     const marks = h("div", { class: "marks" });
     const bin = h("button", { class: "icon", onclick: () => remove(id) }, icon(BIN));
-    const element = h("div", { class: "task", role: "listitem", "data-id": id }, check,
+    const element = h("div", { class: "task", role: "listitem" }, check,
       h("button", { class: "open", "aria-haspopup": "dialog", onclick: () => (location.hash = `#/tasks/${encodeURIComponent(id)}`) }, name, sub),
       marks, bin);
     let version;
@@ -149,6 +153,8 @@ export function tasksView(place, app, rest) {
         element.setAttribute("aria-setsize", shown.length);
         if (version === task) return;
         version = task;
+        id = task.id;
+        element.dataset.id = id;
         element.classList.toggle("done", task.completed);
         check.checked = task.completed;
         check.setAttribute("aria-label", `Done: ${task.title}`);
