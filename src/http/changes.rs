@@ -175,6 +175,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_answer_is_bounded_in_number_and_in_bytes() {
+        let mut answer = Answer { limit: 2, ..Answer::default() };
+        assert!(!answer.take(vec![Bytes::from_static(b"{}")]));
+        assert!(answer.take(vec![Bytes::from_static(b"{}"); 2]));
+        assert!((answer.changes.len(), answer.is_cut) == (2, true));
+        let mut answer = Answer { limit: 1_000, ..Answer::default() };
+        let long = Bytes::from(vec![b' '; ANSWER_BYTES_MAX / 4]);
+        assert!(answer.take(vec![long; 10]));
+        assert!((answer.changes.len(), answer.is_cut) == (4, true));
+    }
+
+    #[test]
     fn a_query_is_checked_parameter_by_parameter() {
         let parse = |query: &str| {
             let uri: Uri = format!("/api/changes?{query}").parse().unwrap();

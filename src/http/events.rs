@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn an_event_has_an_id_only_where_a_client_may_go_on() {
         let change = Bytes::from_static(br#"{"type":"a\nb","data":{},"pos":"a.0.1"}"#);
-        let text = chunk(&[change.clone()], true);
+        let text = chunk(std::slice::from_ref(&change), true);
         let data = r#"{"type":"a\nb","data":{},"pos":"a.0.1"}"#;
         assert_eq!(text, format!("id: a.0.1\nevent: a b\ndata: {data}\n\n"));
         let text = chunk(&[change, message::drain(7)], false);

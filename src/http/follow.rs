@@ -344,6 +344,66 @@ fn hello(id: Uuid, principal: &Principal, position: Position) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::tests::support::{SOON, start};
+    use tokio::{sync::Semaphore, time::timeout};
+
+    fn alice() -> Principal {
+        let user_id = UserId::new("alice").unwrap();
+        Principal { user_id, is_admin: false, expires_at_ms: None }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_waits_for_its_turn() {
+        let daemon = start().await;
+        let state = &daemon.http.state;
+        let all = u32::try_from(SNAPSHOTS_MAX).unwrap();
+        let others = Arc::clone(&state.snapshots).acquire_many_owned(all).await.unwrap();
+        let from = Start::parse(Some("snapshot"), None).unwrap();
+        let mut follower = Follower::new(state, &alice(), from, Transport::Socket).unwrap();
+        let hello = follower.next().await.unwrap();
+        assert_eq!(message::type_of(&hello.documents[0]).as_deref(), Some("hello"));
+        let soon = Duration::from_millis(50);
+        assert!(timeout(soon, follower.next()).await.is_err(), "as many as may are read");
+        drop(others);
+        let part = timeout(SOON, follower.next()).await.unwrap().unwrap();
+        assert_eq!(message::type_of(&part.documents[0]).as_deref(), Some("snapshot"));
+        assert_eq!(state.snapshots.available_permits(), SNAPSHOTS_MAX, "it has ended");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_trimmed_gets_a_snapshot_if_it_wants_one() {
+        let daemon = start().await;
+        let state = &daemon.http.state;
+        for (or, expected) in [(None, "resync"), (Some("snapshot"), "resync snapshot live")] {
+            let from = Start::parse(None, or).unwrap();
+            let mut follower = Follower::new(state, &alice(), from, Transport::Socket).unwrap();
+            while follower.awaits_live {
+                follower.next().await.unwrap();
+            }
+            let resync = follower.resync(daemon.store.head());
+            assert_eq!(resync.is_resumable, or.is_none());
+            let mut documents = resync.documents;
+            let last = expected.split(' ').next_back().unwrap();
+            while message::type_of(documents.last().unwrap()).as_deref() != Some(last) {
+                documents.extend(follower.next().await.unwrap().documents);
+            }
+            let types: Vec<_> =
+                documents.iter().filter_map(|text| message::type_of(text)).collect();
+            assert_eq!(types.join(" "), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_takes_too_long_is_given_up() {
+        let daemon = start().await;
+        let one = Arc::new(Semaphore::new(1));
+        let _permit = one.acquire_owned().await.unwrap();
+        let tasks = daemon.store.snapshot(&alice().user_id).await.unwrap();
+        let mut snapshot = OpenSnapshot { tasks, until: Instant::now() + SOON, _permit };
+        snapshot.part().await.unwrap();
+        snapshot.until = Instant::now() - Duration::from_millis(1);
+        assert!(matches!(snapshot.part().await, Err(FollowError::Slow)));
+    }
 
     #[test]
     fn where_a_client_starts_is_read() {

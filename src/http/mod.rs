@@ -404,11 +404,13 @@ impl Connection {
         let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
-            ended = serving.as_mut() => ended,
+            // A cut also fails the stream under hyper, and is to be counted whoever sees it first.
+            biased;
             () = self.cut.cancelled() => {
                 self.note_cut();
                 cut_off(serving.as_mut())
             }
+            ended = serving.as_mut() => ended,
             () = self.listener.shutdown.begun() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -469,10 +471,11 @@ impl Connection {
         Ok(response)
     }
 
-    /// It was the slowest when there was no memory left for what is under way.
+    /// It was the slowest when there was no memory left for what is under way, or its stream was not
+    /// read.
     fn note_cut(&self) {
         self.listener.state.parts.metrics.http_connections_cut.inc();
-        debug!(peer = %self.peer, "an HTTP connection was cut for its memory");
+        debug!(peer = %self.peer, "an HTTP connection was cut");
     }
 
     /// Looks at a request before any of its handlers.

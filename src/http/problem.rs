@@ -166,7 +166,7 @@ pub(super) struct Problem {
     detail: Option<Cow<'static, str>>,
     pointer: Option<String>,
     parameter: Option<&'static str>,
-    position: Option<Position>,
+    position: Option<Box<Position>>,
     refused: Option<AuthError>,
     exceeded: Option<Box<Exceeded>>,
 }
@@ -195,7 +195,7 @@ impl Problem {
 
     /// A position that cannot be placed; the client goes on from another.
     pub(super) fn resync(position: Position) -> Self {
-        Self { position: Some(position), ..Self::new(Code::Resync) }
+        Self { position: Some(Box::new(position)), ..Self::new(Code::Resync) }
     }
 
     /// A limit that was exceeded.
@@ -241,7 +241,7 @@ impl Problem {
         if let Some(parameter) = self.parameter {
             put("parameter", Value::from(parameter));
         }
-        if let Some(position) = self.position {
+        if let Some(position) = &self.position {
             put("pos", Value::from(position.to_string()));
         }
         Value::Object(document).to_string().into_bytes()

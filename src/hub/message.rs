@@ -223,9 +223,8 @@ mod tests {
         }
         assert_eq!(live(POSITION), r#"{"type":"live","pos":"ab.2.30"}"#);
         assert_eq!(drain(5), r#"{"type":"drain","data":{"reconnect_after_ms":5}}"#);
-        let expiring =
-            r#"{"type":"token_expiring","data":{"expires_at":"1970-01-01T00:00:00.000Z"}}"#;
-        assert_eq!(token_expiring(0), expiring);
+        let data = r#"{"expires_at":"1970-01-01T00:00:00.000Z"}"#;
+        assert_eq!(token_expiring(0), format!(r#"{{"type":"token_expiring","data":{data}}}"#));
         assert_eq!(auth_ok(None), r#"{"type":"auth_ok","data":{"expires_at":null}}"#);
     }
 

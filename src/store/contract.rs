@@ -13,7 +13,8 @@ use crate::{
     },
 };
 use bytes::Bytes;
-use std::time::Duration;
+use futures_util::FutureExt;
+use std::{ops::Range, time::Duration};
 
 /// What a store under test keeps.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,7 @@ macro_rules! contract_tests {
             a_batch_becomes_visible_as_a_whole
             a_list_is_in_the_order_of_creation_page_by_page
             filters_take_what_they_name
+            a_snapshot_shows_one_moment_in_parts
             only_the_owner_sees_a_task
             a_deleted_task_leaves_a_tombstone
             every_outcome_survives
@@ -260,6 +262,50 @@ pub(super) async fn only_the_owner_sees_a_task(subject: &dyn Subject) {
         assert_eq!(store.task(&user(stranger), &task_id("t")).await.unwrap(), None);
         assert!(!ids(&*store, stranger, &TaskFilter::default()).await.contains(&"t".to_owned()));
     }
+}
+
+pub(super) async fn a_snapshot_shows_one_moment_in_parts(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let of_u =
+        |numbers: Range<u32>| numbers.map(|number| present(task(&format!("t{number}"), "u")));
+    let mut tasks: Vec<_> = of_u(0..25).collect();
+    tasks.push(present(task("s", "v")));
+    let changes = vec![change("u", "{", 0), change("v", "{", 0)];
+    commit(&*store, WriteSet { tasks, changes, ..WriteSet::default() }).await;
+    let mut snapshot = store.snapshot(&user("u")).await.unwrap();
+    assert_eq!(snapshot.position(), store.head());
+    let mut found = snapshot.next(10, usize::MAX).await.unwrap();
+    assert_eq!(found.len(), 10);
+    // What is committed meanwhile does not show.
+    let gone = TaskState::Deleted { creation: CREATION };
+    let mut tasks: Vec<_> = of_u(25..30).collect();
+    tasks.push((task_id("t20"), user("u"), gone));
+    let changes = vec![change("u", "{", 0)];
+    commit(&*store, WriteSet { tasks, changes, ..WriteSet::default() }).await;
+    assert_eq!(snapshot.position().sequence + 1, store.head().sequence);
+    let length = found[0].len();
+    let part = snapshot.next(10, 3 * length + 1).await.unwrap();
+    assert!((1..=3).contains(&part.len()), "about three of them in so many bytes");
+    found.extend(part);
+    let one = snapshot.next(10, 1).await.unwrap();
+    assert_eq!(one.len(), 1, "one always fits");
+    found.extend(one);
+    // A wait that was given up loses nothing.
+    drop(snapshot.next(10, usize::MAX).now_or_never());
+    let mut parts = 0;
+    loop {
+        let part = snapshot.next(10, usize::MAX).await.unwrap();
+        parts += 1;
+        match part.is_empty() {
+            true => break,
+            false => found.extend(part),
+        }
+    }
+    assert!(parts <= 3, "{parts}");
+    let ids: Vec<_> = found.iter().map(|json| Task::from_json(json).unwrap().id).collect();
+    assert_eq!(ids, (0..25).map(|number| task_id(&format!("t{number}"))).collect::<Vec<_>>());
+    let empty = store.snapshot(&user("nobody")).await.unwrap().next(10, 10).await.unwrap();
+    assert!(empty.is_empty());
 }
 
 pub(super) async fn a_deleted_task_leaves_a_tombstone(subject: &dyn Subject) {

@@ -43,6 +43,7 @@ struct Told {
     connected: Vec<Instant>,
 }
 
+#[allow(clippy::print_stdout, reason = "its counts are looked at")]
 async fn survives(end: impl AsyncFn(&mut TestDaemon)) {
     let mut daemon = TestDaemon::start().await;
     let clients = ALL.map(|transport| {
@@ -64,12 +65,19 @@ async fn survives(end: impl AsyncFn(&mut TestDaemon)) {
     for (client, transport) in clients.into_iter().zip(ALL) {
         let told = client.await.expect("a client ends");
         assert_eq!(told.ids, expected, "{transport:?}: each once, and in order");
+        let mut backs = Vec::new();
         for (ended, ready) in &restarts {
             let connected = told.connected.iter().find(|at| *at > ended);
             let connected = connected.expect("it came back after each");
             let back = connected.saturating_duration_since(*ready);
             assert!(back < BACK_MAX, "{transport:?}: back after {back:?}");
+            backs.push(back);
         }
+        println!(
+            "{transport:?}: {EVENTS} changes over {} connections, 0 missed, 0 twice; back {backs:.0?} \
+             after the daemon was ready",
+            told.connected.len(),
+        );
     }
 }
 
@@ -150,10 +158,10 @@ impl List {
                 assert!(!self.has_snapshot, "one snapshot");
                 self.parts.extend(data["tasks"].as_array().expect("tasks").iter().cloned());
                 self.has_snapshot = data["more"] == false;
-                for task in
-                    self.has_snapshot.then(|| std::mem::take(&mut self.parts)).unwrap_or_default()
-                {
-                    self.tasks.insert(id(&task), (version(&task), Some(task)));
+                if self.has_snapshot {
+                    for task in std::mem::take(&mut self.parts) {
+                        self.tasks.insert(id(&task), (version(&task), Some(task)));
+                    }
                 }
             }
             kind => {
@@ -210,18 +218,17 @@ async fn a_snapshot_and_its_tail_have_no_gap_and_no_overlap_while_many_write() {
     let mut joins: Vec<JoinHandle<(List, Stream)>> = Vec::new();
     let token = daemon.token("ada");
     for number in 0..40 {
-        let (http, token) = (daemon.http, token.clone());
         let transport = [Transport::Socket, Transport::Events][number % 2];
+        let mut stream = transport.open(daemon.http, &token, "snapshot").await.expect("open");
+        // So that they are spread over the writes.
+        let mut list = List::default();
+        list.take(&stream.next().await.expect("hello"));
         joins.push(tokio::spawn(async move {
-            let mut stream = transport.open(http, &token, "snapshot").await.expect("open");
-            let mut list = List::default();
             while !list.is_live {
                 list.take(&stream.next().await.expect("not the end"));
             }
             (list, stream)
         }));
-        // Spread over the writes.
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     while let Some(writer) = writers.join_next().await {
         writer.expect("a writer ends");

@@ -9,6 +9,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
+use tokio_tungstenite::tungstenite::Message;
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -89,6 +90,26 @@ async fn a_peer_that_takes_nothing_is_reset_and_others_are_not() {
     sessions(&daemon, 1).await;
     assert!(is_reset(blocked).await);
     drop(timeout(SOON, reading).await.expect("all of it").unwrap());
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_again_in_time_is_told_that_it_was_slow() {
+    let daemon = start(|limits| {
+        limits.write_timeout = SHORT;
+        limits.close_timeout = SOON;
+    })
+    .await;
+    let mut slow = daemon.socket_of("alice").await;
+    flood(&daemon).await;
+    sessions(&daemon, 0).await;
+    let code = loop {
+        match slow.next().await {
+            Message::Text(_) => (),
+            Message::Close(Some(frame)) => break u16::from(frame.code),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, 4508);
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 pub(super) const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// Deadline of every wait in these tests.
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(in crate::http) const SOON: Duration = Duration::from_secs(20);
 
 /// How the log behaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -275,12 +275,12 @@ impl Setup {
 }
 
 /// A running port 8000.
-pub(super) struct Daemon {
-    pub(super) http: Http,
+pub(in crate::http) struct Daemon {
+    pub(in crate::http) http: Http,
     pub(super) address: SocketAddr,
     pub(super) log: Arc<MemoryLog>,
     pub(super) clock: Clock,
-    pub(super) store: Arc<dyn Store>,
+    pub(in crate::http) store: Arc<dyn Store>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) shutdown: Shutdown,
     trigger: Trigger,
@@ -288,7 +288,7 @@ pub(super) struct Daemon {
     _directory: TempDir,
 }
 
-pub(super) async fn start() -> Daemon {
+pub(in crate::http) async fn start() -> Daemon {
     start_with(|_| ()).await
 }
 

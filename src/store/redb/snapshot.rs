@@ -31,10 +31,13 @@ struct Cursor {
     next: u64,
 }
 
+/// The next tasks, and the cursor that has read them.
+type Part = (Box<Cursor>, Result<Vec<Bytes>, StoreError>);
+
 /// The cursor, or the read that has it.
 enum Place {
     Here(Box<Cursor>),
-    Reading(JoinHandle<(Box<Cursor>, Result<Vec<Bytes>, StoreError>)>),
+    Reading(JoinHandle<Part>),
     /// A read has ended by a panic, which was told where it happened.
     Lost,
 }
