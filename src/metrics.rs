@@ -80,6 +80,8 @@ metrics! {
     apply_waiting: Gauge = "apply_waiting";
     /// Bytes of the events that wait for their task
     apply_waiting_bytes: Gauge = "apply_waiting_bytes";
+    /// Waiting events that could not be read and were dropped
+    apply_waiting_lost: Counter = "apply_waiting_lost";
     /// Records between the processed offset and the log end
     apply_lag_records: Gauge = "apply_lag_records";
     /// Commits of the store

@@ -9,6 +9,7 @@
 mod api;
 mod client;
 mod daemon;
+mod fanout;
 mod feed;
 mod idle;
 mod slow;
@@ -65,6 +66,11 @@ const MEASURES: &[&str] = &[
     "restart",
     "idle",
     "slow-reader",
+    "fanout",
+    "fanout-burst",
+    "fanout-steady",
+    "wake-few",
+    "wake-among-many",
 ];
 
 async fn measure(name: &str) -> Value {
@@ -79,8 +85,17 @@ async fn measure(name: &str) -> Value {
         "restart" => start::restart(100_000, 1 << 30).await,
         "idle" => idle::idle(9_000).await,
         "slow-reader" => slow::slow_reader().await,
+        "fanout" => fanout(1_000, 1, 500, 50).await,
+        "fanout-burst" => fanout(1_000, 1, 1_000, 0).await,
+        "fanout-steady" => fanout(100, 1, 20_000, 1_000).await,
+        "wake-few" => fanout(1_000, 1_000, 1_000, 200).await,
+        "wake-among-many" => fanout(9_000, 9_000, 1_000, 200).await,
         _ => unreachable!("only the names above are asked for"),
     }
+}
+
+async fn fanout(sockets: usize, users: usize, records: usize, rate: u32) -> Value {
+    fanout::fanout(fanout::Shape { sockets, users, records, rate }).await
 }
 
 fn load_average() -> String {

@@ -378,6 +378,12 @@ impl State {
                 letter.state = letter.state.then(state);
             }
         }
+        if let Some(trim) = writes.letter_trim {
+            self.letters.retain(|place, letter| {
+                let key = (place.topic.as_str(), place.partition.get(), place.offset.get());
+                !trim.takes(key, Some(letter))
+            });
+        }
     }
 
     fn waiting_bytes(&self) -> u64 {
@@ -470,7 +476,7 @@ impl Store for MemoryStore {
         letters.retain(|(place, letter)| {
             place.topic == *topic && after.is_none_or(|after| after < place) && filter.takes(letter)
         });
-        Box::pin(async move { Ok(LetterPage { letters, next: None }) })
+        Box::pin(async move { Ok(LetterPage { letters, ..LetterPage::default() }) })
     }
 
     fn trim(&self, _now_ms: i64) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -90,7 +90,7 @@ pub enum LettersError {
     /// can be sent.
     #[error("this letter ({0}) holds no record to send again")]
     NotARecord(Reason),
-    /// It was sent again before; there is nothing left to dismiss.
+    /// It was sent again before: there is nothing left to dismiss, or to send as it came.
     #[error("the letter was redriven")]
     Redriven,
     /// What was decided is not noted in time. A letter that was sent again stays open; sending it
@@ -210,7 +210,9 @@ impl Letters {
     }
 
     /// Sends a letter's record to the applied topic again: its key, headers and timestamp, and its
-    /// value or the mended one. Its state is durable when this returns.
+    /// value or the mended one. Its state is durable when this returns. One that was redriven is
+    /// sent once more only with a value: as it came it would, after a mended one, be another event
+    /// of the same id, and so a new letter.
     ///
     /// # Errors
     /// See [`LettersError`].
@@ -223,6 +225,7 @@ impl Letters {
         let mut letter = self.read_letter(&place, &stored).await?;
         match mended {
             Some(value) => letter.value = Some(value),
+            None if stored.state == LetterState::Redriven => return Err(LettersError::Redriven),
             None if !is_record(&letter) => return Err(LettersError::NotARecord(letter.reason)),
             None => (),
         }

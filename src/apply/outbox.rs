@@ -89,6 +89,18 @@ impl Outbox {
         Some(RecordPosition { topic: self.topic.clone(), partition, offset })
     }
 
+    /// Where the topic's partitions start; one that cannot be asked now is left out.
+    pub(super) async fn log_starts(&self) -> Vec<(TopicPartition, Offset)> {
+        let mut starts = Vec::new();
+        let count = self.feed.partition_count(&self.topic);
+        for partition in (0..count).filter_map(partition_of) {
+            if let Ok((start, _)) = self.feed.bounds(&self.topic, partition).await {
+                starts.push((TopicPartition { topic: self.topic.clone(), partition }, start));
+            }
+        }
+        starts
+    }
+
     /// The first look at the topic; `source_ends` are the log ends of the applied topic.
     pub(super) async fn find(
         &mut self,

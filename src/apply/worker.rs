@@ -18,7 +18,9 @@ use crate::{
     metrics::Metrics,
     position::{Offset, Partition, RecordPosition, TopicName, TopicPartition},
     shutdown::Shutdown,
-    store::{CommitDurability, LoadKeys, Processed, Store, StoreError, WriteSet},
+    store::{
+        CommitDurability, LoadKeys, Processed, Store, StoreError, WriteSet, letter::LetterTrim,
+    },
     task::transition::Reason,
 };
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
@@ -37,6 +39,8 @@ const READS_AHEAD: usize = 2;
 const EXPIRED_PER_COMMIT_MAX: usize = 500;
 /// How often expiry, new partitions and the lag are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// Letters about which something was done are kept so long after they were noted.
+const ENDED_LETTERS_KEEP: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Trims of one checkpoint at most; each is a bounded piece of work.
 const TRIMS_PER_CHECKPOINT_MAX: u32 = 4;
 
@@ -484,7 +488,8 @@ impl Worker {
         self.trim().await?;
         let mut back_off = BackOff::new();
         loop {
-            let writes = self.marks(outbox);
+            let mut writes = self.marks(outbox);
+            writes.letter_trim = self.letter_trim(outbox).await;
             let committed = self.parts.store.commit(writes, CommitDurability::Immediate).await;
             let Err(error) = committed else { break };
             self.endure(error.into(), &mut back_off).await?;
@@ -525,6 +530,16 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Which letters go; none before the log has been read again after a start, as in `trim`.
+    async fn letter_trim(&self, outbox: &Outbox) -> Option<LetterTrim> {
+        if !self.progress.borrow().is_caught_up {
+            return None;
+        }
+        let keep_ms = i64::try_from(ENDED_LETTERS_KEEP.as_millis()).unwrap_or(i64::MAX);
+        let ended_since_ms = self.parts.clock.now_ms().saturating_sub(keep_ms);
+        Some(LetterTrim { log_starts: outbox.log_starts().await, ended_since_ms })
     }
 
     async fn tick(&mut self, running: &mut Running) -> Result<(), ApplyError> {

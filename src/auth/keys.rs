@@ -214,6 +214,10 @@ impl KeyRing {
                 warn!(index, source = %self.source, "passed over a key of the JWKS: {why}");
             }
         }
+        if is_new && key::has_untried(&document.keys) {
+            let (source, tries) = (&self.source, key::TRIES_MAX);
+            warn!(%source, tries, "a token without kid is not tried with all keys of the JWKS");
+        }
         self.metrics.auth_keys.set(i64::try_from(document.keys.len()).unwrap_or(i64::MAX));
         self.keys.store(Arc::new(document.keys));
         self.is_stale.store(false, Ordering::Relaxed);

@@ -104,6 +104,33 @@ async fn a_file_is_read_again_when_it_changes() {
 }
 
 #[tokio::test]
+async fn a_token_is_tried_with_all_keys_without_a_name_up_to_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jwks.json");
+    let signers: Vec<_> = (0..=key::TRIES_MAX).map(|_| forge::Signer::p256("k")).collect();
+    let nameless = |count: usize| {
+        let mut document = jwks(&signers[..count].iter().collect::<Vec<_>>());
+        for key in document["keys"].as_array_mut().unwrap() {
+            key.as_object_mut().unwrap().remove("kid");
+        }
+        document.to_string()
+    };
+    replace(&path, &nameless(key::TRIES_MAX));
+    let kept = Kept::of(JwksSource::File(path.clone())).await;
+    for (index, signer) in signers[..key::TRIES_MAX].iter().enumerate() {
+        assert!(kept.takes(signer), "key {index}");
+    }
+    let is_over =
+        |document: &str| key::has_untried(&jwks::parse(document.as_bytes()).unwrap().keys);
+    assert!(!is_over(&nameless(key::TRIES_MAX)) && is_over(&nameless(signers.len())));
+    replace(&path, &nameless(signers.len()));
+    let count = i64::try_from(signers.len()).unwrap();
+    kept.until("all keys are there", || kept.metrics.auth_keys.get() == count).await;
+    assert!(kept.takes(&signers[key::TRIES_MAX - 1]) && !kept.takes(&signers[key::TRIES_MAX]));
+    kept.stop().await;
+}
+
+#[tokio::test]
 async fn the_last_good_keys_stay_while_the_file_is_not_good() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jwks.json");

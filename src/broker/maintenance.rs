@@ -87,7 +87,7 @@ impl Parts {
             ends.extend(of_topic.map(|(place, end)| ((topic.id, place), end)));
         }
         let moved = ends.iter().filter(|(key, end)| recorded.get(key) != Some(end));
-        let moved: Vec<_> = moved.map(|((_, place), end)| (place.clone(), *end)).collect();
+        let moved: Vec<_> = moved.map(|((id, place), end)| (*id, place.clone(), *end)).collect();
         if moved.is_empty() {
             return;
         }

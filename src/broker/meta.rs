@@ -214,11 +214,15 @@ impl Meta {
         self.write(Write::DeleteTopic { name: name.clone() }).await
     }
 
-    /// Records how far logs are durable; those of topics that are gone are passed over.
+    /// Records how far logs are durable, each with the id of its topic; those of topics that are
+    /// gone are passed over, also where there is a new one of the name.
     ///
     /// # Errors
     /// See [`MetaError`].
-    pub async fn record_ends(&self, ends: Vec<(TopicPartition, Offset)>) -> Result<(), MetaError> {
+    pub async fn record_ends(
+        &self,
+        ends: Vec<(Uuid, TopicPartition, Offset)>,
+    ) -> Result<(), MetaError> {
         self.write(Write::RecordEnds { ends }).await
     }
 
@@ -297,7 +301,7 @@ enum Write {
     DeleteOffsets { group: String, partitions: Option<Vec<TopicPartition>> },
     PutTopic { name: TopicName, topic: TopicRecord },
     DeleteTopic { name: TopicName },
-    RecordEnds { ends: Vec<(TopicPartition, Offset)> },
+    RecordEnds { ends: Vec<(Uuid, TopicPartition, Offset)> },
     MarkClean,
     ReserveProducerIds { next: i64 },
 }
@@ -511,11 +515,12 @@ fn apply(transaction: &WriteTransaction, write: &Write) -> Result<(), MetaError>
             table.retain_in(of_topic, |_, _| false).map_err(database_error)
         }
         Write::RecordEnds { ends } => {
-            let topics = transaction.open_table(TOPICS).map_err(database_error)?;
+            let topics = load_topics(&transaction.open_table(TOPICS).map_err(database_error)?);
+            let topics = topics.map_err(database_error)?;
             let mut table = transaction.open_table(DURABLE_ENDS).map_err(database_error)?;
-            for (place, end) in ends {
+            for (id, place, end) in ends {
                 // Deleted meanwhile: its end would be a floor for the next topic of that name.
-                if topics.get(place.topic.as_str()).map_err(database_error)?.is_none() {
+                if topics.get(&place.topic).is_none_or(|topic| topic.id != *id) {
                     continue;
                 }
                 let key = (place.topic.as_str(), place.partition.get());

@@ -228,11 +228,14 @@ pub struct Start {
     pub floors: HashMap<TopicPartition, Offset>,
     /// Bytes of the reserve file; 0 for none.
     pub reserve_bytes: u64,
+    /// Another file in place of the data directory's `broker.redb`, which is then not looked at.
+    pub meta_file: Option<PathBuf>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self { disk: Arc::new(RealDisk), floors: HashMap::new(), reserve_bytes: 0 }
+        let disk = Arc::new(RealDisk);
+        Self { disk, floors: HashMap::new(), reserve_bytes: 0, meta_file: None }
     }
 }
 
@@ -273,12 +276,12 @@ impl Broker {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        let Start { disk, floors, reserve_bytes } = start;
+        let Start { disk, floors, reserve_bytes, meta_file } = start;
         let space = Space::new(Arc::clone(&disk), &options.data_dir, reserve_bytes);
         let (data_dir, opening) = (options.data_dir.clone(), Arc::clone(&disk));
         let (first, measured) = (space.clone(), Arc::clone(&metrics));
         let opened = tokio::task::spawn_blocking(move || {
-            let opened = open_meta(&opening, &data_dir);
+            let opened = open_meta(&opening, &data_dir, meta_file);
             first.look(&measured);
             opened
         });
@@ -485,15 +488,18 @@ impl Broker {
     pub async fn close(self) -> Result<(), String> {
         self.0.ending.cancel();
         let snapshot = self.0.topics.snapshot();
-        let closing =
-            snapshot.all().flat_map(|topic| topic.places()).map(async |(place, handle)| {
-                let closed = handle.close().await;
-                (place, closed)
-            });
+        let closing = snapshot.all().flat_map(|topic| {
+            let id = topic.id;
+            let close = move |(place, handle): (_, &'_ PartitionHandle)| {
+                let handle = handle.clone();
+                async move { (id, place, handle.close().await) }
+            };
+            topic.places().map(close)
+        });
         let (mut ends, mut unclean) = (Vec::new(), Vec::new());
-        for (place, closed) in futures_util::future::join_all(closing).await {
+        for (id, place, closed) in futures_util::future::join_all(closing).await {
             match closed {
-                Ok(end) => ends.push((place, end)),
+                Ok(end) => ends.push((id, place, end)),
                 Err(error) => unclean.push(format!("{place}: {error}")),
             }
         }
@@ -560,11 +566,18 @@ impl Broker {
 }
 
 /// Blocks on the disk.
-fn open_meta(disk: &Arc<dyn Disk>, data_dir: &Path) -> Result<(Meta, meta::LastRun), StartError> {
-    lost::check_meta(data_dir)?;
+fn open_meta(
+    disk: &Arc<dyn Disk>,
+    data_dir: &Path,
+    other: Option<PathBuf>,
+) -> Result<(Meta, meta::LastRun), StartError> {
+    if other.is_none() {
+        lost::check_meta(data_dir)?;
+    }
     disk.dir(&log_dir(data_dir))
         .map_err(|error| StartError::Meta(MetaError::Database(error.to_string())))?;
-    Meta::open(disk, &lost::meta_path(data_dir)).map_err(StartError::Meta)
+    let path = other.unwrap_or_else(|| lost::meta_path(data_dir));
+    Meta::open(disk, &path).map_err(StartError::Meta)
 }
 
 /// Checks what the topic's settings bound, and puts the batch into the order of its partition.

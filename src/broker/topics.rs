@@ -4,7 +4,8 @@
 //! snapshot. On disk a partition is the directory `<topic>-<partition>` below `log/`.
 //!
 //! Invariant: a topic is created in `broker.redb` after its directories are there, and deleted
-//! there before they go; a directory that a crash left between is moved aside, never read.
+//! there before they go; a directory that a crash left between is moved aside, never read. A
+//! deletion leaves a mark below `log/` until all directories are gone, and the next start ends it.
 
 use super::{
     Durability, ProduceError, StartError,
@@ -175,7 +176,7 @@ impl Topics {
             snapshot: Arc::clone(&snapshot),
             keeper: keeper.clone(),
         };
-        owner.clear_deleted().await;
+        owner.end_deletions(topics.clone()).await;
         let floor = |place: &TopicPartition| {
             let floors = [durable_ends.get(place), owner.setup.floors.get(place)];
             floors.into_iter().flatten().max().copied().unwrap_or_default()
@@ -408,6 +409,13 @@ impl Owner {
         if topic.is_reserved {
             return Err(TopicError::Reserved);
         }
+        let (setup, id) = (Arc::clone(&self.setup), topic.id);
+        let mark = setup.log_dir.join(format!("{name}.{id}{DELETING_SUFFIX}"));
+        let marked = mark.clone();
+        if let Err(error) = blocking(move || setup.disk.dir(&marked).map(drop)).await {
+            // A full disk must not keep a topic from being deleted.
+            tracing::warn!(topic = %name, %error, "a deletion goes on without its mark");
+        }
         self.setup.meta.delete_topic(name).await.map_err(|error| storage_error(name, &error))?;
         self.snapshot.store(Arc::new(self.snapshot.load().without(&topic)));
         for partition in &topic.partitions {
@@ -415,14 +423,19 @@ impl Owner {
         }
         let setup = Arc::clone(&self.setup);
         let places: Vec<_> = topic.places().map(|(place, _)| place).collect();
-        let id = topic.id;
         let removed = blocking(move || {
             let dir = setup.disk.dir(&setup.log_dir)?;
-            places.iter().try_for_each(|place| {
-                let gone = format!("{place}.{id}{DELETED_SUFFIX}");
-                dir.rename(&place.to_string(), &gone)?;
-                setup.disk.remove_dir(&setup.log_dir.join(gone))
-            })
+            // As many as can be, whatever one of them meets; the mark stays if one does.
+            let removed: Vec<_> = places
+                .iter()
+                .map(|place| {
+                    let gone = format!("{place}.{id}{DELETED_SUFFIX}");
+                    dir.rename(&place.to_string(), &gone)?;
+                    setup.disk.remove_dir(&setup.log_dir.join(gone))
+                })
+                .collect();
+            removed.into_iter().collect::<std::io::Result<()>>()?;
+            setup.disk.remove_dir(&mark)
         });
         if let Err(error) = removed.await {
             // The topic is gone for everyone; the files are removed at the next start.
@@ -554,12 +567,16 @@ impl Owner {
         partitions: std::ops::Range<u32>,
     ) -> Result<(), TopicError> {
         let (setup, topic) = (Arc::clone(&self.setup), name.clone());
+        let known = self.topic(name).ok().map(|topic| topic.id);
         let moved = blocking(move || {
             let log_dir = setup.disk.dir(&setup.log_dir)?;
             let there = log_dir.list()?;
+            let is_deleted = there.iter().filter_map(|name| parse_mark(name));
+            let is_deleted = { is_deleted }.any(|(of, id)| of == topic && known != Some(id));
             for dir in partitions.map(|index| format!("{topic}-{index}")) {
-                if there.contains(&dir) && is_empty(&setup, &dir)? {
-                    // What an attempt left that found no space; tried again and again, they add up.
+                if there.contains(&dir) && (is_deleted || is_empty(&setup, &dir)?) {
+                    // What a deletion left, or an attempt that found no space; tried again and
+                    // again, they add up.
                     setup.disk.remove_dir(&setup.log_dir.join(dir))?;
                 } else if there.contains(&dir) {
                     let aside = format!("{dir}.{}-stray", Uuid::new_v4());
@@ -588,10 +605,10 @@ impl Owner {
     }
 
     /// Removes what deletions left behind.
-    async fn clear_deleted(&self) {
+    async fn end_deletions(&self, topics: BTreeMap<TopicName, TopicRecord>) {
         let setup = Arc::clone(&self.setup);
-        let cleared = blocking(move || clear_deleted(&setup));
-        if let Err(error) = cleared.await {
+        let ended = blocking(move || end_deletions(&setup, &topics));
+        if let Err(error) = ended.await {
             tracing::warn!(%error, "files of deleted topics are left");
         }
     }
@@ -653,13 +670,36 @@ fn is_empty(setup: &Setup, name: &str) -> std::io::Result<bool> {
     Ok(true)
 }
 
-fn clear_deleted(setup: &Setup) -> std::io::Result<()> {
-    for name in setup.disk.dir(&setup.log_dir)?.list()? {
-        if name.ends_with(DELETED_SUFFIX) {
-            setup.disk.remove_dir(&setup.log_dir.join(name))?;
+fn end_deletions(setup: &Setup, topics: &BTreeMap<TopicName, TopicRecord>) -> std::io::Result<()> {
+    let remove = |name: &str| setup.disk.remove_dir(&setup.log_dir.join(name));
+    let names = setup.disk.dir(&setup.log_dir)?.list()?;
+    for name in names.iter().filter(|name| name.ends_with(DELETED_SUFFIX)) {
+        remove(name)?;
+    }
+    for (mark, (topic, id)) in names.iter().filter_map(|name| Some((name, parse_mark(name)?))) {
+        let known = topics.get(&topic);
+        // Where the topic is still there, the deletion was not decided: only its mark goes.
+        if known.is_none_or(|known| known.id != id) {
+            let partitions = known.map_or(0, |known| known.partitions);
+            let is_left = |place: &TopicPartition| {
+                let index = u32::try_from(place.partition.get());
+                place.topic == topic && index.is_ok_and(|index| partitions <= index)
+            };
+            let places = names.iter().filter_map(|name| lost::parse_place(name));
+            for place in places.filter(is_left) {
+                tracing::info!(%place, "removes what the deletion of a topic has left");
+                remove(&place.to_string())?;
+            }
         }
+        remove(mark)?;
     }
     Ok(())
+}
+
+/// Topic and id of the mark of a deletion.
+fn parse_mark(name: &str) -> Option<(TopicName, Uuid)> {
+    let (topic, id) = name.strip_suffix(DELETING_SUFFIX)?.rsplit_once('.')?;
+    Some((TopicName::new(topic)?, id.parse().ok()?))
 }
 
 /// Runs on a blocking thread. A panic there is a panic here: the owner must not go on.
@@ -680,6 +720,8 @@ const RESERVED_CONFIGS: &[(&str, &str)] =
     &[("cleanup.policy", "delete"), ("retention.bytes", "-1"), ("retention.ms", "-1")];
 /// No partition's directory ends with it: those end with digits.
 const DELETED_SUFFIX: &str = "-delete";
+/// Of the empty directory `<topic>.<id>-deleting`, the mark of a deletion under way.
+const DELETING_SUFFIX: &str = "-deleting";
 /// Commands that wait; senders beyond it wait outside.
 const INBOX_COMMANDS_MAX: usize = 64;
 /// Partitions opened at once.

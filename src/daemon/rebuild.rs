@@ -157,9 +157,8 @@ pub async fn rebuild(
     let new = dir.join(format!("{TASKS_FILE}.rebuilding"));
     remove(&new)?;
     let manifest = options.backup.as_deref().map(|backup| begin_at(backup, &new)).transpose()?;
-    if options.makes_broker {
-        rebuilt.kept.extend(remake_broker(&dir, &clock)?);
-    }
+    // The old files stay where they are until all has gone well.
+    let made = options.makes_broker.then(|| make_broker(&dir, &clock)).transpose()?;
     if let Some(manifest) = manifest.as_ref().filter(|_| !options.makes_broker) {
         // A broker that was made anew has another id: then nothing tells.
         let cluster_id = file::read(&dir.join(BROKER_FILE))?.cluster_id;
@@ -168,12 +167,15 @@ pub async fn rebuild(
         }
     }
     let (log_dir, topic) = (dir.join(LOG_DIR), config.topic.clone());
-    let ends = file::read(&dir.join(BROKER_FILE))?.durable_ends;
+    let broker_file = made.clone().unwrap_or_else(|| dir.join(BROKER_FILE));
+    let ends = file::read(&broker_file)?.durable_ends;
     let sound = tokio::task::spawn_blocking(move || expect_sound_log(&log_dir, &topic, &ends));
     sound.await.map_err(|error| RebuildError::Ended(error.to_string()))??;
     let metrics = Arc::new(Metrics::new());
     let broker_options = config.broker_options();
-    let broker = Broker::start(broker_options, clock.clone(), Arc::clone(&metrics)).await?;
+    let start = broker::Start { meta_file: made.clone(), ..broker::Start::default() };
+    let broker =
+        Broker::start_with(broker_options, start, clock.clone(), Arc::clone(&metrics)).await?;
     let outcome = async {
         broker.ensure_topic(&config.topic, PARTITIONS).await?;
         expect_whole_log(&broker, &config, manifest.as_ref())?;
@@ -183,8 +185,10 @@ pub async fn rebuild(
     broker.close().await.map_err(RebuildError::Ended)?;
     let stats = outcome?;
     (rebuilt.tasks, rebuilt.changes, rebuilt.waiting) = (stats.tasks, stats.changes, stats.waiting);
-    rebuilt.kept.extend(keep(&dir.join(TASKS_FILE), &clock)?);
-    put(&new, &dir.join(TASKS_FILE))?;
+    for (made, name) in made.iter().map(|made| (made, BROKER_FILE)).chain([(&new, TASKS_FILE)]) {
+        rebuilt.kept.extend(keep(&dir.join(name), &clock)?);
+        put(made, &dir.join(name))?;
+    }
     Ok(rebuilt)
 }
 
@@ -196,15 +200,13 @@ fn begin_at(backup: &Path, new: &Path) -> Result<Manifest, RebuildError> {
     Ok(manifest)
 }
 
-fn remake_broker(dir: &Path, clock: &Clock) -> Result<Option<PathBuf>, RebuildError> {
-    let path = dir.join(BROKER_FILE);
-    let made = beside(&path, ".rebuilding");
+/// Makes a new `broker.redb` beside the old one; returns its path.
+fn make_broker(dir: &Path, clock: &Clock) -> Result<PathBuf, RebuildError> {
+    let made = beside(&dir.join(BROKER_FILE), ".rebuilding");
     remove(&made)?;
     let topics = broker::rebuild_meta(dir, &made, clock)?;
-    let kept = keep(&path, clock)?;
-    put(&made, &path)?;
     info!(topics = topics.len(), "made broker.redb from the directories of the log");
-    Ok(kept)
+    Ok(made)
 }
 
 /// Refuses a log of the applied topic with damage that nobody has decided about. Before the broker

@@ -5,7 +5,7 @@ use super::{
     rebuild::{Options, RebuildError, rebuild},
 };
 use crate::{
-    archive::{TASKS_FILE, backup, restore, verify},
+    archive::{BROKER_FILE, TASKS_FILE, backup, restore, verify},
     clock::Clock,
     config::{Config, Flags},
     feed::{EventLog, OutboundRecord, embedded::Embedded},
@@ -249,6 +249,13 @@ async fn a_log_that_does_not_reach_back_is_not_rebuilt_from_without_a_backup() {
     assert_eq!(dump(&store_of(&dir)), before, "the old store stays");
     let error = refused.unwrap_err();
     assert!(matches!(error, RebuildError::DamagedLog { .. }), "{error}");
+    // The same where broker.redb is to be made anew.
+    let broker_before = fs::read(dir.join(BROKER_FILE)).unwrap();
+    let options = Options { makes_broker: true, ..Options::default() };
+    let refused = Box::pin(rebuild(config(&dir), options, Clock::system())).await;
+    assert!(refused.is_err(), "a log without its beginning");
+    assert!(fs::read(dir.join(BROKER_FILE)).unwrap() == broker_before, "the old one stays");
+    assert_eq!(dump(&store_of(&dir)), before, "the old store stays");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -150,7 +150,8 @@ pub fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => (),
         created => created?,
     }
-    sync_name(path)
+    // A name that may not be durable must not be found by the next start, which would trust it.
+    sync_name(path).inspect_err(|_| drop(fs::remove_dir(path)))
 }
 
 /// Less what the process's umask takes away.

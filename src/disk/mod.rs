@@ -3,6 +3,7 @@
 
 pub mod dir;
 pub mod testing;
+pub mod unsynced;
 
 use dir::{Dir, File, RealDir};
 use redb::{BackendError, StorageBackend, backends::FileBackend};
@@ -122,16 +123,24 @@ pub fn open_or_create<T, E: From<io::Error>>(
     let dir = disk.dir(&parent(path))?;
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or(io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let marker = unsynced::marker_of(name);
+    let marked = |file: DatabaseFile| DatabaseFile {
+        on_failed_sync: Some((Arc::clone(&dir), marker.clone())),
+        ..file
+    };
     let opened = if dir.list()?.iter().any(|there| there == name) {
-        open(disk.database(path, false)?)?
+        if unsynced::is_marked(&*dir, &marker)? {
+            unsynced::rewrite(&*dir, &[name.to_owned()], &marker)?;
+        }
+        open(marked(disk.database(path, false)?))?
     } else {
         let beside = format!("{name}.new");
-        let opened = open(disk.database(&path.with_file_name(&beside), true)?)?;
+        let opened = open(marked(disk.database(&path.with_file_name(&beside), true)?))?;
         dir.rename(&beside, name)?;
         opened
     };
     // Always: a run that was killed may have got no further than the name.
-    dir.sync()?;
+    dir.sync().inspect_err(|_| unsynced::mark(&*dir, &marker))?;
     Ok(opened)
 }
 
@@ -171,6 +180,8 @@ impl Watch for Unwatched {}
 pub struct DatabaseFile {
     file: Box<dyn StorageBackend>,
     watch: Box<dyn Watch>,
+    /// Where a failed sync is marked, and by which name.
+    on_failed_sync: Option<(Arc<dyn Dir>, String)>,
 }
 
 impl DatabaseFile {
@@ -180,7 +191,7 @@ impl DatabaseFile {
     }
 
     fn of(file: impl StorageBackend) -> Self {
-        Self { file: Box::new(file), watch: Box::new(Unwatched) }
+        Self { file: Box::new(file), watch: Box::new(Unwatched), on_failed_sync: None }
     }
 
     /// The same file under a watch.
@@ -210,7 +221,11 @@ impl StorageBackend for DatabaseFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.watch.may_change()?;
-        self.told(FileCall::Sync, self.file.sync_data())
+        let synced = self.file.sync_data();
+        if let (Err(_), Some((dir, marker))) = (&synced, &self.on_failed_sync) {
+            unsynced::mark(&**dir, marker);
+        }
+        self.told(FileCall::Sync, synced)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -54,6 +54,9 @@ struct Plan {
     is_full: bool,
     is_off: bool,
     syncs: u64,
+    /// Of files and directories.
+    syncs_tried: u64,
+    failing_sync: Option<u64>,
     failed: Vec<String>,
 }
 
@@ -99,7 +102,13 @@ impl Plan {
         if self.is_off {
             return Some(Fault::PowerOff);
         }
-        let fault = self.faults.remove(&call);
+        let mut fault = self.faults.remove(&call);
+        if what == "sync" {
+            if self.failing_sync == Some(self.syncs_tried) {
+                fault = Some(Fault::Error(io::ErrorKind::Other));
+            }
+            self.syncs_tried += 1;
+        }
         self.is_off = fault == Some(Fault::PowerOff);
         if fault.is_some() {
             self.failed.push(format!("{what} {name}"));
@@ -284,6 +293,17 @@ impl SimDisk {
         lock(&self.plan).faults.insert(call, fault);
     }
 
+    /// Lets the sync number `sync` of a file or directory (the first is 0) fail. What the file had
+    /// unsynced is still read then, and no later sync makes it durable.
+    pub fn fail_sync_at(&self, sync: u64) {
+        lock(&self.plan).failing_sync = Some(sync);
+    }
+
+    /// Syncs so far, failed ones too.
+    pub fn syncs_tried(&self) -> u64 {
+        lock(&self.plan).syncs_tried
+    }
+
     /// See [`FaultyDir::set_full`].
     pub fn set_full(&self, is_full: bool) {
         lock(&self.plan).is_full = is_full;
@@ -320,7 +340,8 @@ impl Disk for SimDisk {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     meet(&self.plan, "create", &name)?;
                     dir.make_child(&name);
-                    self.faulty(dir.clone()).sync()?;
+                    let parent = self.faulty(dir.clone());
+                    parent.sync().inspect_err(|_| drop(parent.remove(&name)))?;
                     dir.child(&name)
                 }
                 child => child,

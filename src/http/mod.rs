@@ -404,13 +404,8 @@ impl Connection {
         let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
-            // A cut also fails the stream under hyper, and is to be counted whoever sees it first.
-            biased;
-            () = self.cut.cancelled() => {
-                self.note_cut();
-                cut_off(serving.as_mut())
-            }
             ended = serving.as_mut() => ended,
+            () = self.cut.cancelled() => cut_off(serving.as_mut()),
             () = self.listener.shutdown.begun() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -419,6 +414,10 @@ impl Connection {
                 }
             }
         };
+        // Here, since the connection sees the cut by itself, too, and may have ended by it.
+        if self.cut.is_cancelled() {
+            self.note_cut();
+        }
         if let Err(error) = ended {
             debug!(peer = %self.peer, %error, "an HTTP connection ended early");
         }

@@ -7,7 +7,10 @@ use super::{
     snapshot::PRODUCERS,
 };
 use crate::{
-    disk::dir::{Dir, File},
+    disk::{
+        dir::{Dir, File},
+        unsynced::SYNC_FAILED,
+    },
     position::Offset,
 };
 use std::{io, ops::Range};
@@ -60,7 +63,8 @@ fn is_small(name: &str, end: i64) -> bool {
     // Bytes that were cut or damaged are kept for a person, and only in the place where it was.
     let is_kept = name.contains(".log.");
     let is_covered = parse_name(name, PRODUCERS).is_none_or(|offset| offset <= end);
-    !is_segment && !is_kept && !name.ends_with(TEMPORARY) && is_covered
+    let is_marker = name == SYNC_FAILED;
+    !is_segment && !is_kept && !is_marker && !name.ends_with(TEMPORARY) && is_covered
 }
 
 fn copy(from: &dyn Dir, to: &dyn Dir, name: &str) -> io::Result<()> {

@@ -6,15 +6,18 @@
 
 use super::{
     LastStop, Outage, Recovery, Snapshot, TornTail,
-    accepted::Accepted,
+    accepted::{self, Accepted},
     checked::{self, Kind, TEMPORARY},
-    epochs::Epochs,
+    epochs::{self, Epochs},
     segment::{Growth, LOG, SEAL, Sealed, name, parse_name, seek_offset},
     snapshot,
     walk::{self, Place, Window},
 };
 use crate::{
-    disk::dir::{Dir, File},
+    disk::{
+        dir::{Dir, File},
+        unsynced::{self, SYNC_FAILED},
+    },
     position::Offset,
     wire::batch::BatchHeader,
 };
@@ -38,6 +41,8 @@ pub(super) struct Opened {
 
 /// Opens every segment of `dir`, creating the first if there is none.
 pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::Result<Opened> {
+    // Of what a failed sync left in memory only, anything may be missing, as after a power cut.
+    let outage = if rewrite_unsynced(dir)? { Outage::Machine } else { outage };
     let names = dir.list()?;
     let mut bases: Vec<i64> = names.iter().filter_map(|name| parse_name(name, LOG)).collect();
     bases.sort_unstable();
@@ -90,6 +95,29 @@ pub(super) fn open(dir: &dyn Dir, last_stop: &LastStop, outage: Outage) -> io::R
         Opened { sealed, active, file, epochs, log_start, is_damaged, accepted, recovery };
     load_producers(dir, &names, &mut opened)?;
     Ok(opened)
+}
+
+/// After a failed sync, writes anew what the disk may not have: the last segment with bytes, any
+/// after it, and the small files. Segments before were synced when they were full; seals and
+/// snapshots only save time.
+fn rewrite_unsynced(dir: &dyn Dir) -> io::Result<bool> {
+    if !unsynced::is_marked(dir, SYNC_FAILED)? {
+        return Ok(false);
+    }
+    let names = dir.list()?;
+    let mut last = 0;
+    for base in names.iter().filter_map(|name| parse_name(name, LOG)) {
+        if base > last && dir.open(&name(base, LOG))?.size()? > 0 {
+            last = base;
+        }
+    }
+    let is_needed = |name: &String| match parse_name(name, LOG) {
+        Some(base) => base >= last,
+        None => [accepted::NAME, epochs::NAME, LOG_START].contains(&name.as_str()),
+    };
+    let needed: Vec<String> = names.into_iter().filter(is_needed).collect();
+    unsynced::rewrite(dir, &needed, SYNC_FAILED)?;
+    Ok(true)
 }
 
 enum Last {
@@ -204,13 +232,17 @@ fn open_last(
     epochs: &Epochs,
     recovery: &mut Recovery,
 ) -> io::Result<Last> {
-    let floor = last_stop.durable_floor.get();
+    let mut floor = last_stop.durable_floor.get();
     let file = dir.open(&name(base, LOG))?;
     let size = file.size()?;
     if last_stop.was_clean
-        && let Some(growth) = load_clean(dir, base, size)?
+        && let Some(sealed) = Sealed::load_alone(dir, base)?
     {
-        return Ok(go_on(growth, file, floor));
+        if let Some(growth) = resume(dir, (&*file, size), &sealed, epochs)? {
+            return Ok(go_on(growth, file, floor));
+        }
+        // The file is not what was sealed, but the offsets that the seal tells of were given.
+        floor = floor.max(sealed.end);
     }
     let walk::Scan { mut growth, not_torn } = walk::scan(&*file, size, (base, i64::MAX), epochs)?;
     let mut next = growth.end.max(floor);
@@ -237,11 +269,28 @@ fn open_last(
     Ok(go_on(growth, file, next))
 }
 
-/// The last segment as the clean stop sealed it.
-fn load_clean(dir: &dyn Dir, base: i64, size: u64) -> io::Result<Option<Growth>> {
-    let Some(sealed) = Sealed::load(dir, base, size)? else { return Ok(None) };
-    Ok(sealed.load_index(dir)?.map(|index| Growth::resume(&sealed, index.to_vec())))
+/// The last segment as the clean stop sealed it; `None` if it does not end as its seal says. What
+/// is appended after an end that the batches do not lead to would be lost with the next scan.
+fn resume(
+    dir: &dyn Dir,
+    (file, size): (&dyn File, u64),
+    sealed: &Sealed,
+    epochs: &Epochs,
+) -> io::Result<Option<Growth>> {
+    let index = if sealed.size == size { sealed.load_index(dir)? } else { None };
+    let Some(index) = index else { return Ok(None) };
+    let (position, offset) = seek_offset(&index, sealed.base, i64::MAX);
+    let mut window = Window::with_step(file, size, END_BYTES);
+    let mut place = Place { position, offset, size, limit: i64::MAX, epochs };
+    while let Some(header) = walk::batch_at(&mut window, &place)? {
+        place = place.after(&header);
+    }
+    let is_its_end = place.position == size && place.offset == sealed.end;
+    Ok(is_its_end.then(|| Growth::resume(sealed, index.to_vec())))
 }
+
+/// Bytes read at once to check a segment's end: the last index entry is seldom further from it.
+const END_BYTES: usize = 8 << 10;
 
 fn go_on(growth: Growth, file: Arc<dyn File>, next: i64) -> Last {
     let next = growth.end.max(next);

@@ -9,7 +9,10 @@ use super::{
     state::{Damages, Shared, State, Tail},
 };
 use crate::{
-    disk::dir::{Dir, File},
+    disk::{
+        dir::{Dir, File},
+        unsynced::MarkingDir,
+    },
     position::Offset,
     wire::batch::{BatchHeader, ProducedBatch},
 };
@@ -55,6 +58,7 @@ impl Log {
         last_stop: LastStop,
         outage: Outage,
     ) -> Result<(Self, Recovery), OpenError> {
+        let dir: Arc<dyn Dir> = Arc::new(MarkingDir::new(dir));
         let opened = recovery::open(&*dir, &last_stop, outage)
             .map_err(|source| OpenError::Io { path: dir.path().to_path_buf(), source })?;
         let snapshot_offset = opened.recovery.snapshot.as_ref().map_or(0, |s| s.offset.get());

@@ -2,7 +2,7 @@
 //! bytes stay on the dead-letter topic.
 
 use crate::{
-    position::{Offset, RecordPosition},
+    position::{Offset, RecordPosition, TopicPartition},
     task::{event::EventId, transition::Reason},
 };
 
@@ -66,6 +66,31 @@ pub struct StoredLetter {
     pub value_bytes: u64,
 }
 
+/// Which letters are kept no longer.
+#[derive(Clone, Debug)]
+pub struct LetterTrim {
+    /// Where the logs of dead-letter topics start: letters below are gone there.
+    pub log_starts: Vec<(TopicPartition, Offset)>,
+    /// Letters about which something was done are kept if they were noted (ms since 1970) at or
+    /// after this.
+    pub ended_since_ms: i64,
+}
+
+impl LetterTrim {
+    /// Whether a letter goes; `None` for one that cannot be read.
+    pub fn takes(&self, place: (&str, i32, i64), letter: Option<&StoredLetter>) -> bool {
+        let (topic, partition, offset) = place;
+        let is_gone = self.log_starts.iter().any(|(at, log_start)| {
+            let is_there = (at.topic.as_str(), at.partition.get()) == (topic, partition);
+            is_there && offset < log_start.get()
+        });
+        let has_ended = letter.is_some_and(|letter| {
+            letter.state != LetterState::Open && letter.at_ms < self.ended_since_ms
+        });
+        is_gone || has_ended
+    }
+}
+
 /// Which letters a list asks for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LetterFilter {
@@ -88,6 +113,8 @@ impl LetterFilter {
 pub struct LetterPage {
     /// Place and letter.
     pub letters: Vec<(RecordPosition, StoredLetter)>,
+    /// Places of letters that cannot be read, whatever was asked for, and why.
+    pub damaged: Vec<(RecordPosition, String)>,
     /// Where the next page goes on after; `None` at the end. A page may be short, even empty, and
     /// still have a next one: work per page is bounded.
     pub next: Option<RecordPosition>,

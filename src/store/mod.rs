@@ -11,7 +11,7 @@ mod contract;
 pub mod letter;
 pub mod redb;
 
-use self::letter::{LetterFilter, LetterPage, LetterState, StoredLetter};
+use self::letter::{LetterFilter, LetterPage, LetterState, LetterTrim, StoredLetter};
 use crate::{
     position::{Offset, Position, RecordPosition, TopicName, TopicPartition},
     task::{
@@ -142,6 +142,8 @@ pub struct WriteSet {
     pub letters: Vec<(RecordPosition, StoredLetter)>,
     /// What was done about letters; places without a letter are passed over.
     pub letter_states: Vec<(RecordPosition, LetterState)>,
+    /// Which letters are kept no longer. Bounded work a commit: some stay for a while.
+    pub letter_trim: Option<LetterTrim>,
     /// Processed offsets after this batch.
     pub processed: Vec<(TopicPartition, Processed)>,
     /// Next offsets of outbound topics (dead letters) that this batch's effects reach up to.

@@ -328,7 +328,15 @@ impl Store for RedbStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>> {
         Box::pin(async move {
-            self.shared.read(|shared| read::waiting_before(shared, before_ms, limit))
+            let read = |shared: &Shared| read::waiting_before(shared, before_ms, limit);
+            let (events, lost) = self.shared.read(read)?;
+            if !lost.is_empty() {
+                let dropped = self.on_writer(move |writer| writer.drop_waiting(&lost)).await?;
+                if let Some(metrics) = &self.metrics {
+                    metrics.apply_waiting_lost.inc_by(dropped);
+                }
+            }
+            Ok(events)
         })
     }
 
@@ -448,7 +456,7 @@ impl Store for RedbStore {
             changes: counters.changes,
             waiting: counters.waiting,
             waiting_bytes: counters.waiting_bytes,
-            letters_open: counters.letters_open,
+            letters_open: counters.letters_open.unwrap_or(0),
         }
     }
 

@@ -1,10 +1,10 @@
 //! Compression of a batch's records, with a bound on what they unfold to.
 //!
 //! Memory is taken as data comes out. What a frame merely claims is bounded too: the length of
-//! snappy by its greatest ratio, the window of zstd by [`ZSTD_WINDOW_LOG_MAX`], the blocks of LZ4
-//! by its format (4 MiB).
+//! snappy and the blocks of LZ4 by their greatest ratio, the window of zstd by
+//! [`ZSTD_WINDOW_LOG_MAX`] (its pages are touched only as far as data comes out).
 
-use super::{batch::Codec, record::RecordError};
+use super::{batch::Codec, lz4, record::RecordError};
 use bytes::Bytes;
 use std::io::{self, Read, Write};
 
@@ -29,7 +29,7 @@ pub(super) fn decompress(
         Codec::None => return Ok(compressed),
         Codec::Gzip => read(flate2::bufread::MultiGzDecoder::new(&compressed[..]), max)?,
         Codec::Snappy => snappy(&compressed, max)?,
-        Codec::Lz4 => read(lz4_flex::frame::FrameDecoder::new(&compressed[..]), max)?,
+        Codec::Lz4 => lz4::decompress(&compressed, max)?,
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&compressed[..])
                 .map_err(|_| RecordError::Compression)?;
@@ -89,7 +89,7 @@ pub(super) fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
         Codec::None => Ok(bytes.to_vec()),
         Codec::Gzip => gzip(bytes),
         Codec::Snappy => Ok(xerial(bytes)),
-        Codec::Lz4 => lz4(bytes),
+        Codec::Lz4 => lz4_frame(bytes),
         Codec::Zstd => zstd::stream::encode_all(bytes, zstd::DEFAULT_COMPRESSION_LEVEL),
     };
     compressed.expect("writing to memory does not fail")
@@ -101,7 +101,7 @@ fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn lz4(bytes: &[u8]) -> io::Result<Vec<u8>> {
+fn lz4_frame(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
     encoder.write_all(bytes)?;
     encoder.finish().map_err(io::Error::other)

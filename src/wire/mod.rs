@@ -11,6 +11,7 @@ mod codec;
 pub mod error_code;
 pub mod fetch;
 pub mod frame;
+mod lz4;
 pub mod partitioner;
 mod reader;
 pub mod record;

@@ -83,6 +83,34 @@ async fn a_letter_is_listed_shown_mended_and_redriven_once() {
 }
 
 #[tokio::test]
+async fn a_letter_whose_row_is_damaged_is_listed_as_such_and_verify_names_it() {
+    const LETTERS: redb::TableDefinition<'static, (&str, i32, i64), &[u8]> =
+        redb::TableDefinition::new("letters");
+    let mut daemon = TestDaemon::start().await;
+    let values: Vec<Bytes> = (0..3).map(|number| format!("bad {number}").into()).collect();
+    daemon.kafka_client().await.produce("task-events", &values).await;
+    letters_when(&daemon, 3).await;
+    assert!(daemon.terminate().success());
+    let path = daemon.data_dir().join("tasks.redb");
+    let database = redb::Database::open(&path).expect("opened");
+    let transaction = database.begin_write().expect("begun");
+    let mut table = transaction.open_table(LETTERS).expect("there");
+    table.insert(("task-events.dlq", 0, 1), &b"no letter"[..]).expect("written");
+    drop(table);
+    transaction.commit().expect("committed");
+    drop(database);
+    let verified = run(&daemon.data_dir(), &["verify"]);
+    let text = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(!verified.status.success() && text.contains("table letters is damaged"), "{text}");
+    daemon.restart().await;
+    let states = letters(&daemon).into_iter().map(|letter| letter["state"].clone());
+    assert_eq!(states.collect::<Vec<_>>(), ["open", "damaged", "open"]);
+    let listed = stdout(&dlq(&daemon, &["ls"]));
+    let line = listed.lines().nth(2).expect("three letters").to_owned();
+    assert!(line.starts_with("0-1 ") && line.contains("table letters is damaged"), "{listed}");
+}
+
+#[tokio::test]
 async fn rest_does_what_the_command_line_does() {
     let daemon = TestDaemon::start().await;
     let values: Vec<Bytes> = (0..5).map(|number| format!("bad {number}").into()).collect();

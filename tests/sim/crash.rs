@@ -55,6 +55,15 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// What a crash after the last call leaves, and what was known then.
+    pub(crate) fn left(self, unsynced: Unsynced) -> (Image, Story) {
+        (self.image_at(self.journal.len()).crash(unsynced), self.story)
+    }
+
     /// Everything that is told of the moment before call number `at`.
     fn known_at(&self, at: usize) -> Story {
         let marks = self.journal[..at].iter().rev().find_map(Call::mark);

@@ -52,13 +52,19 @@ struct Left {
 }
 
 fn run(seed: u64, fault: Option<(u64, Fault)>) -> Left {
+    run_on(seed, |disk| {
+        if let Some((call, fault)) = fault {
+            disk.fail_at(call, fault);
+        }
+    })
+}
+
+fn run_on(seed: u64, prepare: impl FnOnce(&SimDisk)) -> Left {
     let clock = Clock::manual(START_MS);
     let disk = SimDisk::new(Image::default(), clock.clone());
     let world = World { disk: disk.clone(), clock, durability: Durability::Commit };
     disk.record();
-    if let Some((call, fault)) = fault {
-        disk.fail_at(call, fault);
-    }
+    prepare(&disk);
     let (story, end) = block_on(async {
         let daemon = match Daemon::start(&world).await {
             Ok(daemon) => daemon.impatient(),
@@ -141,4 +147,33 @@ fn a_call_that_fails_loses_nothing_acknowledged() {
     }
     assert_eq!(PANICS.load(Ordering::Relaxed), 0, "panics of the daemon's threads");
     println!("every {stride}th of {calls} calls failed; {ended} runs ended early");
+}
+
+/// The kernel counts pages as written after a failed sync. The daemon is killed and started again,
+/// reads them, and acknowledges what is sent again; then the power goes.
+#[test]
+fn what_is_sent_again_after_a_failed_sync_and_a_restart_survives_a_power_cut() {
+    let seed = seed();
+    let syncs = run(seed, None).disk.syncs_tried();
+    let runs = std::env::var("SIM_FAULTS").map_or(RUNS_DEFAULT, |runs| runs.parse().expect("one"));
+    let stride = (syncs / runs).max(1);
+    let only: Option<u64> = std::env::var("SIM_AT").ok().map(|at| at.parse().expect("a number"));
+    for sync in (0..syncs).step_by(usize::try_from(stride).expect("few")) {
+        if only.is_some_and(|only| only != sync) {
+            continue;
+        }
+        telling(
+            || format!("SIM_SEED={seed} SIM_AT={sync}: a failed sync, a restart, a power cut"),
+            || {
+                let left = run_on(seed, |disk| disk.fail_sync_at(sync));
+                let from = (left.now_ms, Durability::Commit);
+                let image = left.disk.image().crash(Unsynced::Kept);
+                let second = live(image, left.story, from, (1, Kept::All));
+                let from = (second.now_ms(), Durability::Commit);
+                let (image, story) = second.left(Unsynced::Dropped);
+                live(image, story, from, (2, Kept::All));
+            },
+        );
+    }
+    println!("every {stride}th of {syncs} syncs failed");
 }

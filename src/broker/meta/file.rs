@@ -210,7 +210,8 @@ mod tests {
     /// A stopped broker's file with a topic and a committed offset.
     async fn made(path: &Path) -> Meta {
         let (meta, _) = Meta::open(&real(), path).unwrap();
-        let record = TopicRecord { id: Uuid::new_v4(), partitions: 2, configs: BTreeMap::new() };
+        let id = Uuid::new_v4();
+        let record = TopicRecord { id, partitions: 2, configs: BTreeMap::new() };
         meta.put_topic(&name("a"), record).await.unwrap();
         let place = TopicPartition { topic: name("a"), partition: Partition::new(1).unwrap() };
         let committed = super::super::CommittedOffset {
@@ -220,7 +221,7 @@ mod tests {
             committed_at_ms: 1,
         };
         meta.commit_offsets("g", vec![(place.clone(), committed)]).await.unwrap();
-        meta.record_ends(vec![(place, Offset::new(9).unwrap())]).await.unwrap();
+        meta.record_ends(vec![(id, place, Offset::new(9).unwrap())]).await.unwrap();
         meta.mark_clean().await.unwrap();
         meta
     }

@@ -95,14 +95,20 @@ async fn topics_and_ends_survive() {
     for name in ["a", "b"] {
         meta.put_topic(&TopicName::new(name).unwrap(), topic.clone()).await.unwrap();
     }
-    let ends = [place("a", 0), place("b", 2)].map(|place| (place, Offset::new(9).unwrap()));
-    meta.record_ends(ends.to_vec()).await.unwrap();
+    let end = |name, partition| (topic.id, place(name, partition), Offset::new(9).unwrap());
+    meta.record_ends(vec![end("a", 0), end("b", 2)]).await.unwrap();
     meta.delete_topic(&TopicName::new("b").unwrap()).await.unwrap();
     // Seen before the deletion, recorded after it.
-    meta.record_ends(vec![(place("b", 2), Offset::new(9).unwrap())]).await.unwrap();
+    meta.record_ends(vec![end("b", 2)]).await.unwrap();
+    // The same, with another topic of the name by then.
+    let again = TopicRecord { id: Uuid::new_v4(), ..topic.clone() };
+    meta.put_topic(&TopicName::new("b").unwrap(), again.clone()).await.unwrap();
+    meta.record_ends(vec![end("b", 2)]).await.unwrap();
     close(meta).await;
     let (_, run) = Meta::open(&disk(), &path).unwrap();
-    assert_eq!(run.topics, BTreeMap::from([(TopicName::new("a").unwrap(), topic)]));
+    let topics = [("a", topic), ("b", again)];
+    let topics = topics.map(|(name, topic)| (TopicName::new(name).unwrap(), topic));
+    assert_eq!(run.topics, BTreeMap::from(topics));
     assert_eq!(run.durable_ends.len(), 1);
 }
 

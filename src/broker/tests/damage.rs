@@ -140,11 +140,16 @@ async fn after_a_power_cut_what_lies_above_every_floor_is_a_torn_tail() {
 #[tokio::test]
 async fn damage_that_a_read_finds_is_told_by_health() {
     let dir = killed().await;
-    let broker = try_start(dir.path(), &[]).await.unwrap();
-    broker.close().await.unwrap();
-    // The clean stop's seal says that nothing is wrong with the file.
-    let size = fs::metadata(log_file(dir.path())).unwrap().len();
-    flip(&log_file(dir.path()), usize::try_from(size / 2).unwrap());
+    let size = || fs::metadata(log_file(dir.path())).unwrap().len();
+    let middle = size() / 2;
+    let served = serve(dir.path()).await;
+    let mut client = served.client().await;
+    for _ in 0..20 {
+        client.produce("t", batch(&[&"x".repeat(1_000)])).await;
+    }
+    served.stop().await.unwrap();
+    // Before the last index entry, from where a start looks after a clean stop.
+    flip(&log_file(dir.path()), usize::try_from(size() - middle).unwrap());
     let served = serve(dir.path()).await;
     assert!(served.broker.damages().is_empty());
     let mut client = served.client().await;

@@ -4,6 +4,10 @@ use crate::{
         backup::BackupError,
         meta::{TopicRecord, file::Contents},
     },
+    disk::{
+        Disk,
+        testing::{Fault, Image, SimDisk},
+    },
     wire::{ApiKey, ErrorCode, StrBytes, messages::*},
 };
 
@@ -116,6 +120,43 @@ async fn a_deleted_topic_is_gone_with_its_files_and_can_be_made_again() {
     let response = client.ask(5, request).await;
     assert_eq!(response.responses[0].error_code, ErrorCode::PolicyViolation.code());
     served.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_or_is_cut_at_any_call_leaves_all_of_a_topic_or_nothing() {
+    let path = Path::new("/simulated");
+    let start = async |disk: &SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        Broker::start_on(disk, options(path), Clock::manual(1), Arc::default()).await.unwrap()
+    };
+    let names = |disk: &SimDisk| disk.dir(&path.join("log")).unwrap().list().unwrap();
+    for fault in [Fault::Error(std::io::ErrorKind::Other), Fault::PowerOff] {
+        for call in 0.. {
+            let disk = SimDisk::new(Image::default(), Clock::manual(1));
+            let broker = start(&disk).await;
+            let topic = crate::position::TopicName::new("a").unwrap();
+            broker.topics().create(topic.clone(), 3, Default::default()).await.unwrap();
+            disk.fail_at(disk.calls() + call, fault);
+            let deleted = broker.topics().delete(topic.clone()).await;
+            let is_over = disk.failed().is_empty();
+            let image = disk.image();
+            drop(broker.close().await); // as far as the disk lets it
+
+            let disk = SimDisk::new(image, Clock::manual(1));
+            let broker = start(&disk).await;
+            let is_there = broker.topics().find("a").is_some();
+            assert!(!(deleted.is_ok() && is_there), "call {call}: it was deleted");
+            let expected: &[&str] = if is_there { &["a-0", "a-1", "a-2"] } else { &[] };
+            let mut left = names(&disk);
+            left.sort();
+            assert_eq!(left, expected, "{fault:?} at call {call}");
+            broker.close().await.unwrap();
+            if is_over {
+                assert!(call > 4, "it met no fault at {call}");
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -66,8 +66,11 @@ pub(super) async fn list(
     let query = Query::parse(&uri, true)?;
     let letters = state.parts.applied.letters();
     let page = letters.list(&query.filter, query.after, query.limit).await?;
-    let items: Vec<Value> =
-        page.letters.iter().map(|(place, letter)| summary(&id_of(place), letter)).collect();
+    let letters = page.letters.iter().map(|(at, letter)| (at, summary(&id_of(at), letter)));
+    let damaged = page.damaged.iter().map(|(at, why)| (at, damaged_summary(&id_of(at), why)));
+    let mut items: Vec<_> = letters.chain(damaged).collect();
+    items.sort_unstable_by_key(|(place, _)| *place);
+    let items: Vec<Value> = items.into_iter().map(|(_, item)| item).collect();
     let mut response = document(StatusCode::OK, &items.into());
     if let Some(next) = &page.next {
         response.headers_mut().insert(header::LINK, list::next_link(&uri, &id_of(next)));
@@ -246,6 +249,20 @@ fn summary(id: &str, letter: &StoredLetter) -> Value {
         },
         "at": time::to_text(letter.at_ms),
         "value_bytes": letter.value_bytes,
+    })
+}
+
+/// A letter whose row cannot be read: where it is, and why.
+fn damaged_summary(id: &str, why: &str) -> Value {
+    json!({
+        "id": id,
+        "state": "damaged",
+        "reason": null,
+        "detail": why,
+        "event_id": null,
+        "source": null,
+        "at": null,
+        "value_bytes": null,
     })
 }
 

@@ -1,7 +1,13 @@
 //! Crashes, damage, full and failing disks.
 
-use super::{super::AppendError, *};
-use crate::disk::testing::{Fault, Unsynced};
+use super::{
+    super::{AppendError, epochs::Epochs, recovery, segment::Growth},
+    *,
+};
+use crate::disk::{
+    dir::Dir,
+    testing::{Fault, Unsynced},
+};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, io::ErrorKind};
 
@@ -138,9 +144,53 @@ fn a_whole_last_batch_with_a_wrong_offset_or_epoch_is_damage_and_not_torn() {
             assert_eq!(recovery.holes, [(at(2), at(3))]);
         }
         let seal = name.replace(".log", ".seal");
-        crate::disk::dir::Dir::remove(&dir, &seal).unwrap();
+        dir.remove(&seal).unwrap();
         let (_, recovery) = open_with(&dir, Options::default(), crashed(0));
         assert_eq!(recovery.holes, [(at(2), at(3))]);
+    }
+}
+
+/// `harm` gets the directory of a log of three batches and the name of its file.
+#[track_caller]
+fn check_clean_start(harm: impl Fn(&MemoryDir, &str, &[u8]), expected: &[i64]) {
+    let (dir, _) = written(3, 1 << 20);
+    let (name, bytes) = last_log(&dir.contents());
+    harm(&dir, &name, &bytes);
+    let (mut log, recovery) = open_with(&dir, Options::default(), clean());
+    assert!(recovery.torn_tail.is_none());
+    assert_eq!(put(&mut log, &Shape::default()), *expected.last().unwrap());
+    let read = read_all(&log.reader(), 0);
+    assert_eq!(read.0, expected);
+    drop(log);
+    let (log, _) = open_with(&dir, Options::default(), crashed(0));
+    assert_eq!(read_all(&log.reader(), 0), read, "a crash changes nothing");
+}
+
+#[test]
+fn what_is_appended_after_a_clean_start_outlives_a_crash_whatever_the_seal_says() {
+    let sealed_with = |end: i64| {
+        move |dir: &MemoryDir, name: &str, bytes: &[u8]| {
+            let file = dir.open(name).unwrap();
+            let epochs = Epochs::load(dir).unwrap();
+            let range = (0, i64::MAX);
+            let growth = recovery::rescan(&*file, count(bytes.len()), range, &epochs).unwrap();
+            Growth { end, ..growth }.write_seal(dir).unwrap();
+        }
+    };
+    check_clean_start(sealed_with(3), &[0, 1, 2, 3]);
+    check_clean_start(sealed_with(2), &[0, 1, 2, 3]);
+    check_clean_start(sealed_with(5), &[0, 1, 2, 5]);
+}
+
+#[test]
+fn what_is_lost_after_a_clean_stop_is_a_hole_and_its_offsets_are_not_given_again() {
+    for lost in [1, 50, 90, 130] {
+        let harm = |dir: &MemoryDir, name: &str, bytes: &[u8]| {
+            dir.put(name, bytes[..bytes.len() - lost].to_vec());
+        };
+        let whole = (252 - lost) / 84;
+        let left = (0..3).take(whole).chain([3]);
+        check_clean_start(harm, &left.collect::<Vec<i64>>());
     }
 }
 
@@ -228,7 +278,7 @@ fn a_batch_within_a_value_is_not_taken_for_one_of_ours() {
 fn seals_and_epochs_can_be_deleted() {
     let (dir, batches) = written(12, 300);
     for name in dir.contents().keys().filter(|name| !name.ends_with(".log")) {
-        crate::disk::dir::Dir::remove(&dir, name).unwrap();
+        Dir::remove(&dir, name).unwrap();
     }
     for last_stop in [clean(), crashed(12)] {
         let (log, recovery) = open_with(&dir, small_segments(300), last_stop);
@@ -238,7 +288,7 @@ fn seals_and_epochs_can_be_deleted() {
     assert!(dir.contents().keys().any(|name| name.ends_with(".seal")), "they are made again");
     let (log, _) = open_with(&dir, small_segments(300), clean());
     for name in dir.contents().keys().filter(|name| !name.ends_with(".log")) {
-        crate::disk::dir::Dir::remove(&dir, name).unwrap();
+        Dir::remove(&dir, name).unwrap();
     }
     assert_eq!(served(&log, &batches).len(), 12, "also under a running log");
 }
@@ -247,7 +297,7 @@ fn seals_and_epochs_can_be_deleted() {
 fn a_lost_segment_is_a_hole() {
     let (dir, _) = written(12, 300);
     let logs: Vec<String> = dir.contents().into_keys().filter(|n| n.ends_with(".log")).collect();
-    crate::disk::dir::Dir::remove(&dir, &logs[1]).unwrap();
+    Dir::remove(&dir, &logs[1]).unwrap();
     let (log, recovery) = open_with(&dir, small_segments(300), crashed(12));
     assert_eq!(recovery.holes.len(), 1);
     let (from, to) = recovery.holes[0];
@@ -327,7 +377,7 @@ fn a_snapshot_above_the_recovered_end_is_not_found_later() {
     let (mut log, _) = open_with(&dir, Options::default(), clean());
     log.append(vec![Shape::default().batch()], 1).unwrap();
     log.store_snapshot(b"of three").unwrap();
-    crate::disk::dir::Dir::sync(&dir).unwrap();
+    Dir::sync(&dir).unwrap();
     let dir = dir.power_cut(Unsynced::Dropped);
     let (mut log, recovery) = open_with(&dir, Options::default(), crashed(2));
     assert_eq!((log.log_end(), recovery.snapshot), (at(2), None));
@@ -385,6 +435,26 @@ fn a_failed_sync_is_never_tried_again() {
     assert_eq!(headers(&reader.read(at(0), 100).unwrap()).len(), 1, "reads go on");
     assert!(log.has_failed());
     assert!(matches!(log.close(), Err(AppendError::Failed { .. })));
+}
+
+#[test]
+fn after_a_failed_sync_the_next_open_writes_the_segment_anew() {
+    let dir = MemoryDir::new();
+    let faulty = faulty(&dir);
+    let (mut log, _) = Log::open(Arc::new(faulty.clone()), Options::default(), crashed(0)).unwrap();
+    put(&mut log, &Shape::default());
+    log.append(vec![Shape::default().batch()], 1).unwrap();
+    faulty.fail_next(Fault::Error(ErrorKind::Other));
+    log.flush().unwrap_err();
+    drop(log);
+    assert!(dir.contents().contains_key("sync-failed"));
+    let (log, _) = open_with(&dir, Options::default(), crashed(0));
+    assert_eq!(log.log_end(), at(2), "within one boot it is still read");
+    drop(log);
+    assert!(!dir.contents().contains_key("sync-failed"), "done once");
+    let (log, recovery) =
+        open_with(&dir.power_cut(Unsynced::Dropped), Options::default(), crashed(2));
+    assert_eq!((log.log_end(), recovery.holes), (at(2), Vec::new()));
 }
 
 #[test]

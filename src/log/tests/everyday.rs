@@ -342,27 +342,31 @@ fn a_time_finds_the_first_record_at_or_after_it() {
 }
 
 #[test]
-fn a_clean_start_reads_no_batch() {
+fn a_clean_start_reads_no_batch_but_those_at_the_end() {
     let dir = MemoryDir::new();
-    let (mut log, _) = open_with(&dir, small_segments(2000), crashed(0));
-    for _ in 0..100 {
+    let (mut log, _) = open_with(&dir, small_segments(10_000), crashed(0));
+    for _ in 0..200 {
         put(&mut log, &Shape::default());
     }
     log.store_snapshot(b"producers").unwrap();
     log.close().unwrap();
     // Damage that a scan would find.
     let contents = dir.contents();
-    let logs = contents.iter().filter(|(name, _)| name.ends_with(".log"));
+    let mut logs: Vec<_> = contents.iter().filter(|(name, _)| name.ends_with(".log")).collect();
+    let (last, bytes) = logs.pop().expect("segments");
+    let untouched = &bytes[4096..];
+    assert!(untouched.len() > 1000 && !logs.is_empty(), "several, the last with two index entries");
+    dir.put(last, [&[0; 4096], untouched].concat());
     for (name, bytes) in logs {
         dir.put(name, vec![0; bytes.len()]);
     }
-    let (log, recovery) = open_with(&dir, small_segments(2000), clean());
-    assert_eq!(log.log_end(), at(100));
+    let (log, recovery) = open_with(&dir, small_segments(10_000), clean());
+    assert_eq!(log.log_end(), at(200));
     assert!(recovery.torn_tail.is_none() && recovery.holes.is_empty());
     for (name, bytes) in contents {
         dir.put(&name, bytes);
     }
-    assert_eq!(read_all(&log.reader(), 0).0.len(), 100);
+    assert_eq!(read_all(&log.reader(), 0).0.len(), 200);
 }
 
 #[test]

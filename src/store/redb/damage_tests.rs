@@ -11,9 +11,13 @@ use super::{
     verify,
 };
 use crate::{
-    position::Offset,
+    metrics::Metrics,
+    position::{Offset, RecordPosition},
     redb_file,
-    store::{KnownEvent, Outcome, Placement},
+    store::{
+        KnownEvent, LoadKeys, Outcome, Placement,
+        letter::{LetterFilter, LetterState, StoredLetter},
+    },
     task::{
         event::EventId,
         transition::{Reason, TaskState},
@@ -21,7 +25,7 @@ use crate::{
 };
 use flate2::read::GzDecoder;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
-use std::{fs, io::Read, path::Path};
+use std::{fs, io::Read, path::Path, sync::Arc};
 
 fn event(id: &str, outcome: Outcome) -> (EventId, KnownEvent, i64) {
     (EventId::new(id).unwrap(), KnownEvent { digest: [9; 16], outcome }, 7)
@@ -288,4 +292,90 @@ fn a_file_that_is_no_store_is_damage_and_no_panic() {
     drop(fs::remove_file(&path));
     drop(redb_file::create(&path).unwrap());
     assert!(verify::verify(&path).unwrap().damage_count > 0, "there are no tables");
+}
+
+#[tokio::test]
+async fn a_damaged_waiting_event_is_dropped_when_it_is_due_and_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tasks.redb");
+    made(&path).await;
+    let store = RedbStore::open(&path, options(Windows::WIDE)).unwrap();
+    store.start().await.unwrap();
+    let waiting = |id: &str, since_ms, offset| WaitingEvent {
+        task_id: task_id(id),
+        source: (contract::partition(0), Offset::new(offset).unwrap()),
+        since_ms,
+        timestamp_ms: 4,
+        record: b"another".to_vec(),
+    };
+    let added = vec![waiting("later", 6, 12), waiting("other", 7, 13)];
+    let writes = WriteSet { waiting_added: added, ..WriteSet::default() };
+    store.commit(writes, CommitDurability::Immediate).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    flip(&path, tables::WAITING, ("later", 1));
+    let report = verify::verify(&path).unwrap();
+    assert!(report.damages.iter().any(|what| what.contains("waiting")), "{:?}", report.damages);
+
+    let metrics = Arc::new(Metrics::new());
+    let store = RedbStore::open(&path, options(Windows::WIDE)).unwrap();
+    let store = store.with_metrics(Arc::clone(&metrics));
+    store.start().await.unwrap();
+    // A task that comes finds the others that wait for it.
+    let keys = LoadKeys { tasks: vec![task_id("later")], events: Vec::new() };
+    let loaded = store.load(&keys).await.unwrap();
+    assert_eq!(loaded.waiting[&task_id("later")], [waiting("later", 6, 12)]);
+    let writes = WriteSet { waiting_taken: vec![task_id("later")], ..WriteSet::default() };
+    store.commit(writes, CommitDurability::Deferred).await.unwrap();
+
+    assert_eq!(store.stats().waiting, 2);
+    assert_eq!(store.waiting_before(5, 10).await.unwrap(), [], "it is not due yet");
+    assert_eq!(store.waiting_before(100, 1).await.unwrap(), [waiting("other", 7, 13)]);
+    assert_eq!((store.stats().waiting, store.stats().waiting_bytes), (1, 7));
+    assert_eq!((metrics.apply_waiting_lost.get(), store.damaged_rows()), (1, 1));
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(verify::verify(&path).unwrap().damages, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_damaged_letter_is_listed_as_such_among_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tasks.redb");
+    let place = |offset| {
+        let (at, offset) = (contract::partition(0), Offset::new(offset).unwrap());
+        RecordPosition { topic: at.topic, partition: at.partition, offset }
+    };
+    let letter = |offset| StoredLetter {
+        state: LetterState::Open,
+        reason: Reason::InvalidJson,
+        detail: "detail".to_owned(),
+        event_id: None,
+        source: place(offset),
+        end: None,
+        at_ms: 1,
+        value_bytes: 2,
+    };
+    let store = RedbStore::open(&path, options(Windows::WIDE)).unwrap();
+    store.start().await.unwrap();
+    let letters = (0..3).map(|offset| (place(offset), letter(offset))).collect();
+    let writes = WriteSet { letters, ..WriteSet::default() };
+    store.commit(writes, CommitDurability::Immediate).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let topic = place(0).topic;
+    let table: TableDefinition<'static, (&str, i32, i64), &[u8]> = TableDefinition::new("letters");
+    flip(&path, table, (topic.as_str(), place(0).partition.get(), 1));
+    let report = verify::verify(&path).unwrap();
+    let tells = report.damages.iter().any(|what| what.contains("table letters is damaged"));
+    assert!(tells && report.damages.len() == 1, "{:?}", report.damages);
+
+    let store = RedbStore::open(&path, options(Windows::WIDE)).unwrap();
+    store.start().await.unwrap();
+    let page = store.letters(&topic, &LetterFilter::default(), None, 10).await.unwrap();
+    assert_eq!(page.letters, [(place(0), letter(0)), (place(2), letter(2))]);
+    let [(at, why)] = &page.damaged[..] else { panic!("{:?}", page.damaged) };
+    assert!(*at == place(1) && why.contains("is damaged"), "{at:?} {why}");
+    let page = store.letters(&topic, &LetterFilter::default(), None, 2).await.unwrap();
+    assert_eq!((page.letters.len(), page.next), (1, Some(place(1))), "it has its place in a page");
 }

@@ -24,7 +24,7 @@ use crate::{
     redb_file,
     store::{
         PAGE_ROWS_MAX, StoreError, WriteSet,
-        letter::{LetterFilter, LetterPage, LetterState, StoredLetter},
+        letter::{LetterFilter, LetterPage, LetterState, LetterTrim, StoredLetter},
     },
     task::event::EventId,
 };
@@ -33,25 +33,41 @@ use redb::{
     WriteTransaction,
 };
 use std::ops::Bound;
+use tracing::warn;
 
 /// (Topic, partition, offset) of the letter -> letter.
 const LETTERS: TableDefinition<'static, (&str, i32, i64), &[u8]> = TableDefinition::new(TABLE);
 const TABLE: &str = "letters";
+/// A key as a value of its own: topic, partition, offset.
+pub(super) type Place = (String, i32, i64);
+/// Rows that one trim looks at (some 2 ms).
+const TRIM_ROWS_MAX: usize = 2_000;
 /// Most rows that one page looks at.
 const SCAN_ROWS_MAX: usize = 10_000;
 
-/// Makes the table where it is missing; returns how many letters are open.
-pub(super) fn open(
+/// Makes the table where it is missing.
+pub(super) fn make_table(
     database: &Database,
     begin: impl FnOnce(&Database) -> Result<WriteTransaction, StoreError>,
-) -> Result<u64, StoreError> {
+) -> Result<(), StoreError> {
     if !is_there(&database.begin_read()?)? {
         let transaction = begin(database)?;
         transaction.open_table(LETTERS)?;
         transaction.commit()?;
     }
+    Ok(())
+}
+
+/// How many letters are open, by reading all.
+pub(super) fn count_open(database: &Database) -> Result<u64, StoreError> {
+    count(&database.begin_read()?.open_table(LETTERS)?)
+}
+
+fn count(
+    table: &impl ReadableTable<(&'static str, i32, i64), &'static [u8]>,
+) -> Result<u64, StoreError> {
     let mut open = 0;
-    for entry in database.begin_read()?.open_table(LETTERS)?.iter()? {
+    for entry in table.iter()? {
         let (key, row) = entry?;
         // A damaged row is told of by whoever needs it.
         let letter = sum::open(TABLE, key.value(), row.value(), decode);
@@ -85,21 +101,23 @@ pub(super) fn dump(snapshot: &ReadTransaction) -> Vec<String> {
     lines
 }
 
-/// Reads every letter; each damaged one goes to `note`.
+/// Reads every letter; each damaged one goes to `note`. Returns how many are open.
 pub(super) fn verify(
     snapshot: &ReadTransaction,
     mut note: impl FnMut(StoreError) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     if !is_there(snapshot)? {
-        return Ok(());
+        return Ok(0);
     }
+    let mut open = 0;
     for entry in snapshot.open_table(LETTERS)?.iter()? {
         let (key, row) = entry?;
-        if let Err(error) = sum::open(TABLE, key.value(), row.value(), decode) {
-            note(error)?;
+        match sum::open(TABLE, key.value(), row.value(), decode) {
+            Ok(letter) => open += u64::from(letter.state == LetterState::Open),
+            Err(error) => note(error)?,
         }
     }
-    Ok(())
+    Ok(open)
 }
 
 /// Writes the letters of a batch and what was done about older ones. A letter that is there keeps
@@ -127,6 +145,47 @@ pub(super) fn write(transaction: &WriteTransaction, writes: &WriteSet) -> Result
         table.insert(key(place), &seal(place, &letter)[..])?;
     }
     Ok(change)
+}
+
+/// Looks at the rows after `after`, as many as a trim may, and removes those that are kept no
+/// longer; begins anew at the end. Of `open` letters, returns how many are left.
+pub(super) fn trim(
+    transaction: &WriteTransaction,
+    trim: &LetterTrim,
+    after: &mut Option<Place>,
+    open: Option<u64>,
+) -> Result<Option<u64>, StoreError> {
+    let mut table = transaction.open_table(LETTERS)?;
+    let first = match after {
+        Some((topic, partition, offset)) => Bound::Excluded((topic.as_str(), *partition, *offset)),
+        None => Bound::Unbounded,
+    };
+    let (mut last, mut gone, mut seen) = (None, Vec::new(), 0);
+    let (mut open_gone, mut has_damage) = (0, false);
+    for entry in table.range::<(&str, i32, i64)>((first, Bound::Unbounded))?.take(TRIM_ROWS_MAX) {
+        let (found, row) = entry?;
+        let (topic, partition, offset) = found.value();
+        let letter = sum::open(TABLE, found.value(), row.value(), decode).ok();
+        let place = (topic.to_owned(), partition, offset);
+        if trim.takes(found.value(), letter.as_ref()) {
+            has_damage |= letter.is_none();
+            open_gone += u64::from(letter.is_some_and(|letter| letter.state == LetterState::Open));
+            gone.push(place.clone());
+        }
+        (last, seen) = (Some(place), seen + 1);
+    }
+    for (topic, partition, offset) in &gone {
+        table.remove((topic.as_str(), *partition, *offset))?;
+    }
+    if open_gone > 0 {
+        warn!(letters = open_gone, "open dead letters went with the records that retention took");
+    }
+    *after = last.filter(|_| seen == TRIM_ROWS_MAX);
+    if has_damage {
+        // What they were counted as is not known.
+        return Ok(Some(count(&table)?));
+    }
+    Ok(open.map(|open| open.saturating_sub(open_gone)))
 }
 
 fn seal(place: &RecordPosition, letter: &StoredLetter) -> Vec<u8> {
@@ -159,17 +218,18 @@ pub(super) fn letters(
     let last = Bound::Included((topic.as_str(), i32::MAX, i64::MAX));
     let (mut page, mut seen, mut at) = (LetterPage::default(), 0, None);
     for entry in table.range::<(&str, i32, i64)>((first, last))? {
-        if page.letters.len() == limit || seen == SCAN_ROWS_MAX {
+        if page.letters.len() + page.damaged.len() == limit || seen == SCAN_ROWS_MAX {
             page.next = at;
             return Ok(page);
         }
         let (found, row) = entry?;
         let found = found.value();
         let place = place(topic, found.1, found.2).ok_or_else(|| damaged(TABLE, found))?;
-        let letter = sum::open(TABLE, found, row.value(), decode)?;
         (at, seen) = (Some(place.clone()), seen + 1);
-        if filter.takes(&letter) {
-            page.letters.push((place, letter));
+        match shared.damages.note(sum::open(TABLE, found, row.value(), decode)) {
+            Ok(letter) if filter.takes(&letter) => page.letters.push((place, letter)),
+            Ok(_) => (),
+            Err(error) => page.damaged.push((place, error.to_string())),
         }
     }
     Ok(page)
@@ -270,6 +330,76 @@ mod tests {
         }
         (letter.event_id, letter.end, letter.detail) = (None, None, String::new());
         assert_eq!(decode(&encode(&letter)), Some(letter));
+    }
+
+    #[tokio::test]
+    async fn letters_are_trimmed_with_their_topic_and_ended_ones_by_age_and_stay_counted() {
+        use crate::{
+            position::TopicPartition,
+            store::{CommitDurability, Store, contract::Windows, redb::RedbStore},
+        };
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tasks.redb");
+        let topic = TopicName::new("t.dlq").expect("a name");
+        let at = |offset| place(&topic, 0, offset).expect("a place");
+        let letter = |at_ms, state| StoredLetter {
+            state,
+            reason: Reason::InvalidJson,
+            detail: String::new(),
+            event_id: None,
+            source: at(7),
+            end: None,
+            at_ms,
+            value_bytes: 2,
+        };
+        let count = i64::try_from(2 * TRIM_ROWS_MAX).expect("small");
+        let ended = [LetterState::Redriven, LetterState::Dismissed];
+        let mut letters: Vec<_> =
+            (0..count).map(|n| (at(n), letter(n, LetterState::Open))).collect();
+        letters.extend((0..4).map(|n| (at(count + n), letter(n, ended[usize::from(n % 2 == 0)]))));
+        let open = || {
+            let options = super::super::tests::options(Windows::WIDE);
+            RedbStore::open(&path, options).expect("opened")
+        };
+        let store = open();
+        store.start().await.expect("started");
+        let writes = WriteSet { letters, ..WriteSet::default() };
+        store.commit(writes, CommitDurability::Immediate).await.expect("committed");
+        let start = Offset::new(count - 3).expect("an offset");
+        let dlq = TopicPartition { topic: topic.clone(), partition: Partition::ZERO };
+        let trim = LetterTrim { log_starts: vec![(dlq, start)], ended_since_ms: 2 };
+        for _ in 0..4 {
+            let writes = WriteSet { letter_trim: Some(trim.clone()), ..WriteSet::default() };
+            store.commit(writes, CommitDurability::Immediate).await.expect("committed");
+        }
+        let page = store.letters(&topic, &LetterFilter::default(), None, 1_000).await;
+        let left: Vec<_> =
+            page.expect("read").letters.into_iter().map(|(p, _)| p.offset.get()).collect();
+        let (first, last) = (count - 3, count + 2);
+        assert_eq!(left, [first, first + 1, first + 2, last, last + 1]);
+        assert_eq!(store.stats().letters_open, 3);
+        store.close().await.expect("closed");
+        drop(store);
+        let report = super::super::verify::verify(&path).expect("verified");
+        assert_eq!(report.damages, Vec::<String>::new());
+
+        // A row that cannot be read costs nothing at a start: the count was kept.
+        let database = Database::open(&path).expect("opened");
+        let transaction = database.begin_write().expect("begun");
+        let mut table = transaction.open_table(LETTERS).expect("there");
+        table.insert(key(&at(first)), &b"no row"[..]).expect("written");
+        drop(table);
+        transaction.commit().expect("committed");
+        drop(database);
+        let store = open();
+        assert_eq!(store.stats().letters_open, 3);
+        store.start().await.expect("started");
+        let dlq = TopicPartition { topic: topic.clone(), partition: Partition::ZERO };
+        let start = start.advance(1).expect("an offset");
+        let trim = LetterTrim { log_starts: vec![(dlq, start)], ended_since_ms: 2 };
+        let writes = WriteSet { letter_trim: Some(trim), ..WriteSet::default() };
+        store.commit(writes, CommitDurability::Immediate).await.expect("committed");
+        assert_eq!(store.stats().letters_open, 2, "counted anew where a damaged one went");
     }
 
     #[tokio::test]

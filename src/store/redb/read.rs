@@ -51,7 +51,7 @@ pub(super) fn load(shared: &Shared, keys: &LoadKeys) -> Result<Loaded, StoreErro
         loaded.tasks.insert(id.clone(), state);
     }
     if loaded.waiting_total > 0 {
-        load_waiting(&snapshot, keys, &mut loaded)?;
+        load_waiting(shared, &snapshot, keys, &mut loaded)?;
     }
     let events = snapshot.open_table(EVENTS)?;
     for id in &keys.events {
@@ -71,6 +71,7 @@ fn task_state(id: &TaskId, row: &[u8]) -> Option<TaskState> {
 }
 
 fn load_waiting(
+    shared: &Shared,
     snapshot: &ReadTransaction,
     keys: &LoadKeys,
     loaded: &mut Loaded,
@@ -80,7 +81,10 @@ fn load_waiting(
         let mut events = Vec::new();
         for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
             let (key, row) = entry?;
-            events.push(waiting_event(key.value(), row.value())?);
+            // A damaged row is dropped when it is due, and applied by nobody.
+            if let Some(event) = sound(shared, waiting_event(key.value(), row.value()))? {
+                events.push(event);
+            }
         }
         if !events.is_empty() {
             loaded.waiting.insert(id.clone(), events);
@@ -94,28 +98,50 @@ pub(super) fn waiting_event(key: (&str, u64), row: &[u8]) -> Result<WaitingEvent
     sum::open("waiting", key, row, |row| row::decode_waiting(key.0, row))
 }
 
+/// The row, unless it is damaged, which is told.
+fn sound<T>(shared: &Shared, row: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match shared.damages.note(row) {
+        Ok(row) => Ok(Some(row)),
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What [`waiting_before`] returns.
+type Due = (Vec<WaitingEvent>, Vec<(i64, u64)>);
+
+/// Events that wait since before `before_ms`, at most `limit`; and the keys of `waiting_since` on
+/// the way whose events cannot be read.
 pub(super) fn waiting_before(
     shared: &Shared,
     before_ms: i64,
     limit: usize,
-) -> Result<Vec<WaitingEvent>, StoreError> {
+) -> Result<Due, StoreError> {
     let snapshot = shared.snapshot()?;
     let (order, waiting) = (snapshot.open_table(WAITING_SINCE)?, snapshot.open_table(WAITING)?);
-    let mut events = Vec::new();
-    for entry in order.range(..(before_ms, 0))?.take(limit) {
-        let (key, id) = entry?;
-        let (_, number) = key.value();
-        let key = (id.value(), number);
-        let row = waiting.get(key)?.ok_or_else(|| damaged("waiting", key))?;
-        events.push(waiting_event(key, row.value())?);
+    let (mut events, mut lost) = (Vec::new(), Vec::new());
+    for entry in order.range(..(before_ms, 0))? {
+        if events.len() == limit {
+            break;
+        }
+        let (place, id) = entry?;
+        let key = (id.value(), place.value().1);
+        let row = waiting.get(key)?.ok_or_else(|| damaged("waiting", key));
+        let event = row.and_then(|row| waiting_event(key, row.value()));
+        match sound(shared, event)? {
+            Some(event) => events.push(event),
+            None => lost.push(place.value()),
+        }
     }
-    Ok(events)
+    Ok((events, lost))
 }
 
 /// Bytes of all records that wait.
-pub(super) fn waiting_bytes(snapshot: &ReadTransaction) -> Result<u64, StoreError> {
+pub(super) fn waiting_bytes(
+    table: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
+) -> Result<u64, StoreError> {
     let mut bytes = 0_u64;
-    for entry in snapshot.open_table(WAITING)?.iter()? {
+    for entry in table.iter()? {
         let (key, row) = entry?;
         // A damaged row is told of by whoever needs it.
         let length = waiting_event(key.value(), row.value()).map_or(0, |event| event.record.len());

@@ -110,10 +110,10 @@ pub(super) struct Counters {
     pub(super) events: u64,
     /// Rows of `waiting`.
     pub(super) waiting: u64,
+    /// Open letters; `None` in a row that an older version wrote, until they are counted.
+    pub(super) letters_open: Option<u64>,
     /// Bytes of the records that wait; counted when the store is opened, and not kept on disk.
     pub(super) waiting_bytes: u64,
-    /// Open letters, likewise.
-    pub(super) letters_open: u64,
 }
 
 impl Counters {
@@ -128,8 +128,8 @@ impl Counters {
         changes: 0,
         events: 0,
         waiting: 0,
+        letters_open: Some(0),
         waiting_bytes: 0,
-        letters_open: 0,
     };
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -147,6 +147,9 @@ impl Counters {
         ] {
             row.extend_from_slice(&number.to_le_bytes());
         }
+        if let Some(open) = self.letters_open {
+            row.extend_from_slice(&open.to_le_bytes());
+        }
         row
     }
 
@@ -162,8 +165,8 @@ impl Counters {
             changes: reader.u64()?,
             events: reader.u64()?,
             waiting: reader.u64()?,
+            letters_open: reader.u64(),
             waiting_bytes: 0,
-            letters_open: 0,
         })
     }
 }

@@ -29,6 +29,8 @@ const SWEEP_ROWS_PER_NEW: u64 = 2 * SWEEP_SHARE;
 pub(super) struct Sweeps {
     events: Sweep<Vec<u8>>,
     index: Sweep<(u64, u64)>,
+    /// Where the walk through the letters goes on after; `None` at their beginning.
+    pub(super) letters: Option<super::letters::Place>,
 }
 
 /// A walk through one table in the order of its keys.

@@ -28,6 +28,7 @@ use std::{
     io,
     sync::{Arc, atomic::Ordering as Memory},
 };
+use tracing::error;
 
 /// What an open store begins with.
 pub(super) struct Opened {
@@ -46,8 +47,11 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
     refuse_other_formats(&snapshot)?;
     let epoch = meta_row(&snapshot, META_EPOCH, row::decode_number)?;
     let mut counters = meta_row(&snapshot, META_COUNTERS, Counters::decode)?;
-    counters.letters_open = letters::open(database, durable)?;
-    counters.waiting_bytes = read::waiting_bytes(&snapshot)?;
+    letters::make_table(database, durable)?;
+    if counters.letters_open.is_none() {
+        counters.letters_open = Some(letters::count_open(database)?);
+    }
+    counters.waiting_bytes = read::waiting_bytes(&snapshot.open_table(WAITING)?)?;
     let mut runs = Vec::new();
     for entry in snapshot.open_table(RUNS)?.iter()? {
         let (key, first) = entry?;
@@ -221,9 +225,43 @@ impl Writer {
         let mut batch = Batch { counters: self.counters, users: HashMap::new(), partitions };
         let transaction = self.begin(durability)?;
         batch.write(&transaction, writes)?;
+        if let Some(trim) = &writes.letter_trim {
+            let (after, open) = (&mut self.sweeps.letters, &mut batch.counters.letters_open);
+            *open = letters::trim(&transaction, trim, after, *open)?;
+        }
         self.finish(transaction, batch.counters)?;
         self.shared.partitions.store(batch.partitions, Memory::Release);
         Ok(first)
+    }
+
+    /// Drops waiting events that cannot be read, by their keys in `waiting_since`: nobody can apply
+    /// them, and they would stay due for ever. Returns how many. Not durable by itself; those that
+    /// come back after a crash are dropped again.
+    pub(super) fn drop_waiting(&mut self, lost: &[(i64, u64)]) -> Result<u64, StoreError> {
+        let mut counters = self.counters;
+        let transaction = self.begin(CommitDurability::Deferred)?;
+        let mut dropped = 0;
+        {
+            let mut waiting = transaction.open_table(WAITING)?;
+            let mut order = transaction.open_table(WAITING_SINCE)?;
+            for place in lost {
+                let Some(id) = order.get(*place)?.map(|id| id.value().to_owned()) else { continue };
+                let key = (id.as_str(), place.1);
+                let event = waiting.get(key)?.map(|row| read::waiting_event(key, row.value()));
+                if matches!(event, Some(Ok(_))) {
+                    continue;
+                }
+                order.remove(*place)?;
+                waiting.remove(key)?;
+                dropped += 1;
+                let failure = damaged("waiting", key);
+                error!(%failure, "dropped a waiting event; its record is still in the log");
+            }
+            counters.waiting = waiting.len()?;
+            counters.waiting_bytes = read::waiting_bytes(&waiting)?;
+        }
+        self.finish(transaction, counters)?;
+        Ok(dropped)
     }
 
     /// A transaction, if commits are still allowed.
@@ -315,8 +353,8 @@ impl Batch {
             self.add_waiting(transaction, &writes.waiting_added)?;
         }
         let change = letters::write(transaction, writes)?;
-        let open = self.counters.letters_open.saturating_add_signed(change);
-        self.counters.letters_open = open;
+        let open = self.counters.letters_open;
+        self.counters.letters_open = open.map(|open| open.saturating_add_signed(change));
         self.write_offsets(transaction, writes)
     }
 
@@ -454,7 +492,9 @@ impl Batch {
             let mut keys = Vec::new();
             for entry in waiting.range((id.as_str(), 0)..=(id.as_str(), u64::MAX))? {
                 let (key, row) = entry?;
-                let event = read::waiting_event(key.value(), row.value())?;
+                // One that cannot be read was not loaded, and is dropped when it is due.
+                let event = read::waiting_event(key.value(), row.value());
+                let Ok(event) = event else { continue };
                 keys.push(((event.since_ms, key.value().1), count(event.record.len())));
             }
             for (key, bytes) in keys {
