@@ -31,12 +31,12 @@ async fn records_are_read_from_an_offset_a_time_and_by_their_text() {
     let page = records(&admin, "from=2&limit=2").await;
     assert_eq!((offsets(&page), &page["next"]), (vec![2, 3], &json!(4)));
     assert_eq!(offsets(&records(&admin, "from=earliest&contains=title%207").await), [7]);
-    assert_eq!(offsets(&records(&admin, "from=latest").await), []);
+    assert!(offsets(&records(&admin, "from=latest").await).is_empty());
     let third = &records(&admin, "from=3&limit=1").await["records"][0];
     let time = third["timestamp"].as_str().expect("a time");
     let of_time = offsets(&records(&admin, &format!("time={time}&limit=10")).await);
     assert!(of_time.contains(&3), "{of_time:?}");
-    assert_eq!(offsets(&records(&admin, "time=2100-01-01T00:00:00Z").await), []);
+    assert!(offsets(&records(&admin, "time=2100-01-01T00:00:00Z").await).is_empty());
     let cut = &records(&admin, "from=0&limit=1&bytes=4").await["records"][0];
     assert_eq!(cut["value"].as_str().map(str::len), Some(4));
     let whole = cut["value_bytes"].as_u64().expect("a length");
