@@ -25,22 +25,40 @@ export class Browser {
 
   constructor(port) {
     this.#dir = mkdtempSync(join(tmpdir(), "taskwire-browser-"));
-    this.#driver = spawn("chromedriver", [`--port=${port}`], { stdio: "ignore", env: { ...process.env, TMPDIR: this.#dir } });
+    this.#driver = spawn("chromedriver", [`--port=${port}`], {
+      stdio: "ignore",
+      env: { ...process.env, TMPDIR: this.#dir },
+    });
     this.#base = `http://127.0.0.1:${port}`;
     mkdirSync(SCREENSHOTS, { recursive: true });
   }
 
   async #open() {
-    for (const end = Date.now() + PATIENCE_MS; ; ) {
+    for (const end = Date.now() + PATIENCE_MS; ;) {
       const answer = await fetch(`${this.#base}/status`).catch(() => undefined);
       if (answer?.ok) break;
       if (Date.now() > end) throw new Error("chromedriver does not start");
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    const args = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--window-size=1280,860", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--force-prefers-reduced-motion", `--user-data-dir=${join(this.#dir, "profile")}`];
-    const capabilities = { alwaysMatch: { browserName: "chrome", "goog:chromeOptions": { args },
-      "goog:loggingPrefs": { browser: "ALL", performance: "ALL" } } };
+    const args = [
+      "--headless=new",
+      "--no-sandbox",
+      "--disable-dev-shm-usage",
+      "--disable-gpu",
+      "--window-size=1280,860",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--force-prefers-reduced-motion",
+      `--user-data-dir=${join(this.#dir, "profile")}`,
+    ];
+    const capabilities = {
+      alwaysMatch: {
+        browserName: "chrome",
+        "goog:chromeOptions": { args },
+        "goog:loggingPrefs": { browser: "ALL", performance: "ALL" },
+      },
+    };
     const { sessionId } = await this.#ask("POST", "/session", { capabilities });
     this.#base += `/session/${sessionId}`;
   }
@@ -75,10 +93,13 @@ export class Browser {
 
   /** Waits until a function of the page gives something. */
   async until(work, ...args) {
-    for (const end = Date.now() + PATIENCE_MS; ; ) {
+    for (const end = Date.now() + PATIENCE_MS; ;) {
       const value = await this.run(work, ...args);
       if (value) return value;
-      if (Date.now() > end) throw new Error(`not in time: ${work} ${JSON.stringify(args)}\n${await this.run(() => document.body.innerText.slice(0, 2_000))}`);
+      if (Date.now() > end)
+        throw new Error(
+          `not in time: ${work} ${JSON.stringify(args)}\n${await this.run(() => document.body.innerText.slice(0, 2_000))}`,
+        );
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
@@ -89,8 +110,14 @@ export class Browser {
   }
 
   async #find(css, text) {
-    const found = await this.until((css, text) => [...document.querySelectorAll(css)].find((element) =>
-      element.checkVisibility() && (!text || element.textContent.trim() === text)), css, text);
+    const found = await this.until(
+      (css, text) =>
+        [...document.querySelectorAll(css)].find(
+          (element) => element.checkVisibility() && (!text || element.textContent.trim() === text),
+        ),
+      css,
+      text,
+    );
     return found[ELEMENT];
   }
 
@@ -108,7 +135,12 @@ export class Browser {
 
   /** Keys, one after the other, to whatever has the focus. */
   async keys(...keys) {
-    const actions = keys.flatMap((keys) => [...keys]).flatMap((value) => [{ type: "keyDown", value }, { type: "keyUp", value }]);
+    const actions = keys
+      .flatMap((keys) => [...keys])
+      .flatMap((value) => [
+        { type: "keyDown", value },
+        { type: "keyUp", value },
+      ]);
     await this.#ask("POST", "/actions", { actions: [{ type: "key", id: "keys", actions }] });
   }
 
@@ -160,9 +192,28 @@ export class Browser {
   async accessibility() {
     const { nodes } = await this.cdp("Accessibility.getFullAXTree");
     const shown = nodes.filter((node) => !node.ignored);
-    const controls = ["button", "link", "textbox", "searchbox", "checkbox", "radio", "combobox", "listbox", "spinbutton", "switch", "dialog",
-      "table", "navigation", "radiogroup", "image", "slider", "DateTime", "InputTime"];
-    const complaints = shown.filter((node) => controls.includes(node.role?.value) && !node.name?.value?.trim())
+    const controls = [
+      "button",
+      "link",
+      "textbox",
+      "searchbox",
+      "checkbox",
+      "radio",
+      "combobox",
+      "listbox",
+      "spinbutton",
+      "switch",
+      "dialog",
+      "table",
+      "navigation",
+      "radiogroup",
+      "image",
+      "slider",
+      "DateTime",
+      "InputTime",
+    ];
+    const complaints = shown
+      .filter((node) => controls.includes(node.role?.value) && !node.name?.value?.trim())
       .map((node) => `no name: ${node.role.value} ${JSON.stringify(node.properties)?.slice(0, 200)}`);
     for (const role of ["banner", "main", "navigation"]) {
       const count = shown.filter((node) => node.role?.value === role).length;
@@ -179,7 +230,8 @@ function inspect() {
   if (document.querySelectorAll("main h1").length !== 1) complaints.push("not one h1");
   const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
   if (new Set(ids).size !== ids.length) complaints.push(`ids twice: ${ids}`);
-  for (const element of document.querySelectorAll("[tabindex]")) if (element.tabIndex > 0) complaints.push("a tabindex above 0");
+  for (const element of document.querySelectorAll("[tabindex]"))
+    if (element.tabIndex > 0) complaints.push("a tabindex above 0");
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const rgba = (color) => {
     canvas.clearRect(0, 0, 1, 1);
@@ -188,20 +240,31 @@ function inspect() {
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
   const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+    const [x, y, z] = [r, g, b].map((part) =>
+      part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4,
+    );
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
   const seen = new Set();
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility() || element.closest(".hidden, .skip, :disabled, noscript, option")) continue;
+    if (
+      !walker.currentNode.data.trim() ||
+      !element.checkVisibility() ||
+      element.closest(".hidden, .skip, :disabled, noscript, option")
+    )
+      continue;
     let ground = element;
     while (ground && rgba(getComputedStyle(ground).backgroundColor)[3] < 255) ground = ground.parentElement;
-    const [a, b] = [rgba(getComputedStyle(element).color), ground ? rgba(getComputedStyle(ground).backgroundColor) : [255, 255, 255]].map(light);
+    const [a, b] = [
+      rgba(getComputedStyle(element).color),
+      ground ? rgba(getComputedStyle(ground).backgroundColor) : [255, 255, 255],
+    ].map(light);
     const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     const key = `${element.tagName}.${element.className}`;
-    if (contrast < 4.5 && !seen.has(key)) complaints.push(`contrast ${contrast.toFixed(2)}: ${key} ${walker.currentNode.data.slice(0, 40)}`);
+    if (contrast < 4.5 && !seen.has(key))
+      complaints.push(`contrast ${contrast.toFixed(2)}: ${key} ${walker.currentNode.data.slice(0, 40)}`);
     seen.add(key);
   }
   return complaints;

@@ -58,7 +58,11 @@ describe("in development mode", () => {
     const equal = async () => {
       const here = await browser.run(titles);
       await browser.tab(second);
-      await browser.until((wanted) => [...document.querySelectorAll(".task .title")].map((title) => title.textContent).join("\n") === wanted, here.join("\n"));
+      await browser.until(
+        (wanted) =>
+          [...document.querySelectorAll(".task .title")].map((title) => title.textContent).join("\n") === wanted,
+        here.join("\n"),
+      );
       await browser.tab(first);
     };
     await equal();
@@ -102,7 +106,9 @@ describe("in development mode", () => {
   test("another user sees nothing of it", async () => {
     await open("#/tasks", "?user=bob");
     await browser.shows("Nothing to do yet");
-    assert.deepEqual(await browser.run(() => [...document.querySelectorAll("nav a")].map((a) => a.textContent)), ["Tasks"]);
+    assert.deepEqual(await browser.run(() => [...document.querySelectorAll("nav a")].map((a) => a.textContent)), [
+      "Tasks",
+    ]);
     await send("task_created", "id=kafka-2", "title=Not for bob", "--user", "dev");
     await send("task_created", "id=kafka-3", "title=For bob", "--user", "bob");
     await browser.until(hasTitle, "For bob");
@@ -128,7 +134,10 @@ describe("in development mode", () => {
     await browser.until((html) => document.querySelector("dialog input[name=title]")?.value === html, html);
     await open("#/records/task-events");
     await browser.shows("onerror=");
-    const state = await browser.run(() => [document.querySelectorAll("main img, main b").length, document.title.includes("hacked")]);
+    const state = await browser.run(() => [
+      document.querySelectorAll("main img, main b").length,
+      document.title.includes("hacked"),
+    ]);
     assert.deepEqual(state, [0, false]);
     await isClean(browser, daemon.url);
   });
@@ -140,16 +149,21 @@ describe("in development mode", () => {
     await browser.click("summary", "Produce a record");
     await browser.clear("#produce textarea");
     const long = "x".repeat(3_000);
-    const event = { type: "task_created", data: { id: "produced-1", title: "Produced here", description: long, user_id: "dev" } };
+    const event = {
+      type: "task_created",
+      data: { id: "produced-1", title: "Produced here", description: long, user_id: "dev" },
+    };
     await browser.type("#produce textarea", JSON.stringify(event));
     await browser.type("#produce input:not([type])", "");
     await browser.click("#produce button", "Produce");
-    await browser.click("button.link", `Show all (${((JSON.stringify(event).length) / 1024).toFixed(1)} KiB)`);
+    await browser.click("button.link", `Show all (${(JSON.stringify(event).length / 1024).toFixed(1)} KiB)`);
     await browser.shows(long);
     await browser.click("tbody tr:last-child a", "Its task");
     await browser.until(() => document.querySelector("dialog input[name=title]")?.value === "Produced here");
     await browser.click("dialog a", "Its records");
-    await browser.until(() => document.querySelectorAll("tbody tr").length === 1 && document.body.innerText.includes("produced-1"));
+    await browser.until(
+      () => document.querySelectorAll("tbody tr").length === 1 && document.body.innerText.includes("produced-1"),
+    );
     await browser.click("label.row input[type=checkbox]");
     await send("task_created", "id=tail-1", "title=produced-1 is followed live", "--user", "dev");
     await browser.shows("is followed live");
@@ -162,7 +176,10 @@ describe("in development mode", () => {
     await browser.until(() => document.querySelector("section textarea")?.value.includes("Nobody's task"));
     await browser.screenshot("letters");
     await browser.clear("section textarea");
-    await browser.type("section textarea", JSON.stringify({ type: "task_created", data: { id: "mended-1", title: "Mended", user_id: "dev" } }));
+    await browser.type(
+      "section textarea",
+      JSON.stringify({ type: "task_created", data: { id: "mended-1", title: "Mended", user_id: "dev" } }),
+    );
     await browser.click("button", "Redrive the mended value");
     await browser.shows("applied");
     await browser.shows("Nothing is stuck");
@@ -181,14 +198,20 @@ describe("in development mode", () => {
     const session = await browser.run(() => document.querySelector("tbody tr").dataset.id);
     await browser.click("tbody tr:first-child button", "Close");
     await browser.click("dialog button", "Close it");
-    await browser.until((old) => document.querySelector(".pill.live") && [...document.querySelectorAll("tbody tr")].every((row) => row.dataset.id !== old), session);
+    await browser.until(
+      (old) =>
+        document.querySelector(".pill.live") &&
+        [...document.querySelectorAll("tbody tr")].every((row) => row.dataset.id !== old),
+      session,
+    );
     await browser.errors(); // The browser tells of the connection that was cut.
   });
 
   test("health is drawn", async () => {
     await open("#/health");
     await browser.until(() => document.querySelector(".badge.good")?.textContent === "ok");
-    for (let n = 0; n < 60; n++) await send("task_updated", "id=kafka-1", `title=From a producer, ${n}`, "--user", "dev");
+    for (let n = 0; n < 60; n++)
+      await send("task_updated", "id=kafka-1", `title=From a producer, ${n}`, "--user", "dev");
     await browser.until(() => document.querySelector("polyline").points.numberOfItems > 3);
     await browser.until(() => /[1-9]\d* measured/.test(document.body.innerText));
     await browser.screenshot("health");
@@ -252,7 +275,12 @@ describe("in development mode", () => {
   }
 
   test("on a narrow screen nothing is lost", async () => {
-    await browser.cdp("Emulation.setDeviceMetricsOverride", { width: 390, height: 800, deviceScaleFactor: 2, mobile: true });
+    await browser.cdp("Emulation.setDeviceMetricsOverride", {
+      width: 390,
+      height: 800,
+      deviceScaleFactor: 2,
+      mobile: true,
+    });
     await open("#/tasks");
     await browser.screenshot("tasks-narrow");
     const overflow = await browser.run(() => document.documentElement.scrollWidth - innerWidth);
@@ -262,8 +290,11 @@ describe("in development mode", () => {
 
   test("ten thousand tasks stay fluid", async () => {
     const make = async (title) => {
-      const answer = await fetch(`${daemon.url}/api/tasks?user=many`, { method: "POST", headers: { "content-type": "application/json" },
-        body: JSON.stringify({ title, priority: "low" }) });
+      const answer = await fetch(`${daemon.url}/api/tasks?user=many`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ title, priority: "low" }),
+      });
       assert.equal(answer.status, 201);
     };
     for (let n = 0; n < MANY; n += 500) await Promise.all(Array.from({ length: 500 }, (_, i) => make(`Task ${n + i}`)));
@@ -276,30 +307,36 @@ describe("in development mode", () => {
     const writing = (async () => {
       for (let n = 0; n < 40; n++) await make(`Busy ${n}`);
     })();
-    const work = async () => (await browser.cdp("Performance.getMetrics")).metrics.find(({ name }) => name === "TaskDuration").value * 1000;
+    const work = async () =>
+      (await browser.cdp("Performance.getMetrics")).metrics.find(({ name }) => name === "TaskDuration").value * 1000;
     await browser.cdp("Performance.enable", { timeDomain: "threadTicks" });
     const before = await work();
-    const frames = await browser.runAsync(() => new Promise((resolve) => {
-      const frames = [];
-      let last = performance.now();
-      let n = 0;
-      const step = (now) => {
-        frames.push(now - last);
-        last = now;
-        n += 1;
-        // Through the list, in steps of half a window.
-        scrollBy(0, innerHeight / 2);
-        if (n < 240) requestAnimationFrame(step);
-        else resolve(frames.slice(2));
-      };
-      requestAnimationFrame(step);
-    }));
-    const perFrame = (await work() - before) / frames.length;
+    const frames = await browser.runAsync(
+      () =>
+        new Promise((resolve) => {
+          const frames = [];
+          let last = performance.now();
+          let n = 0;
+          const step = (now) => {
+            frames.push(now - last);
+            last = now;
+            n += 1;
+            // Through the list, in steps of half a window.
+            scrollBy(0, innerHeight / 2);
+            if (n < 240) requestAnimationFrame(step);
+            else resolve(frames.slice(2));
+          };
+          requestAnimationFrame(step);
+        }),
+    );
+    const perFrame = ((await work()) - before) / frames.length;
     await writing;
     frames.sort((a, b) => a - b);
     const part = (p) => frames[Math.floor(frames.length * p)].toFixed(1);
-    console.log(`10,000 tasks: shown after ${loaded} ms; ${rows} rows in the document; while scrolling and written to, a frame takes ` +
-      `p50 ${part(0.5)}, p95 ${part(0.95)}, p99 ${part(0.99)} ms, of which ${perFrame.toFixed(1)} ms are the page's own work`);
+    console.log(
+      `10,000 tasks: shown after ${loaded} ms; ${rows} rows in the document; while scrolling and written to, a frame takes ` +
+        `p50 ${part(0.5)}, p95 ${part(0.95)}, p99 ${part(0.99)} ms, of which ${perFrame.toFixed(1)} ms are the page's own work`,
+    );
     assert.ok(perFrame <= WORK_MS_MAX, `${perFrame} ms of work a frame`);
     assert.ok(Number(part(0.5)) <= FRAME_MS_P50_MAX, `p50 ${part(0.5)} ms`);
     assert.ok(Number(part(0.95)) <= FRAME_MS_P95_MAX, `p95 ${part(0.95)} ms`);
@@ -326,10 +363,20 @@ describe("with tokens", () => {
     await browser.click("form button", "Sign in");
     await browser.until(isLive);
     await browser.shows("ada");
-    const kept = await browser.run(() => [sessionStorage.length, localStorage.length, document.cookie, location.href.includes("eyJ")]);
+    const kept = await browser.run(() => [
+      sessionStorage.length,
+      localStorage.length,
+      document.cookie,
+      location.href.includes("eyJ"),
+    ]);
     assert.deepEqual(kept, [1, 0, "", false]);
-    assert.deepEqual(await browser.run(() => [...document.querySelectorAll("nav a")].map((a) => a.textContent)), ["Tasks"]);
-    assert.ok((await browser.requested()).every((address) => !address.includes("eyJ")), "no token in an address");
+    assert.deepEqual(await browser.run(() => [...document.querySelectorAll("nav a")].map((a) => a.textContent)), [
+      "Tasks",
+    ]);
+    assert.ok(
+      (await browser.requested()).every((address) => !address.includes("eyJ")),
+      "no token in an address",
+    );
     await isClean(browser, daemon.url);
     await browser.click("button", "Sign out");
     await browser.shows("Sign in");
@@ -354,20 +401,34 @@ describe("with tokens", () => {
 async function fill(daemon) {
   const tasks = [
     ["Write the release notes", "high", { description: "What is new, what breaks, how to upgrade", labels: ["docs"] }],
-    ["Renew the certificates", "urgent", { due_date: new Date(Date.now() - 86_400_000).toISOString(), labels: ["ops"] }],
+    [
+      "Renew the certificates",
+      "urgent",
+      { due_date: new Date(Date.now() - 86_400_000).toISOString(), labels: ["ops"] },
+    ],
     ["Call Ada about the pump", "medium", {}],
     ["Order filters", "low", { due_date: new Date(Date.now() + 3 * 86_400_000).toISOString() }],
     ["Water the plants", "low", {}],
     ["Check the backups", "medium", { labels: ["ops", "weekly"] }],
   ];
   for (const [title, priority, more] of tasks) {
-    const answer = await fetch(`${daemon.url}/api/tasks`, { method: "POST", headers: { "content-type": "application/json" },
-      body: JSON.stringify({ title, priority, ...more }) });
+    const answer = await fetch(`${daemon.url}/api/tasks`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ title, priority, ...more }),
+    });
     assert.equal(answer.status, 201);
     const { id } = await answer.json();
     if (title.startsWith("Water")) await fetch(`${daemon.url}/api/tasks/${id}/complete`, { method: "POST" });
   }
-  const letter = await fetch(`${daemon.url}/api/admin/topics/task-events/records`, { method: "POST", headers: { "content-type": "application/json" },
-    body: JSON.stringify({ key: "lost", value: JSON.stringify({ type: "task_created", data: { id: "lost", title: "Nobody's task" } }), headers: [["source", "a test"]] }) });
+  const letter = await fetch(`${daemon.url}/api/admin/topics/task-events/records`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      key: "lost",
+      value: JSON.stringify({ type: "task_created", data: { id: "lost", title: "Nobody's task" } }),
+      headers: [["source", "a test"]],
+    }),
+  });
   assert.equal(letter.status, 201);
 }

@@ -10,7 +10,14 @@ import { useSyncExternalStore } from "react";
 const NONE = [];
 /** @type {Connection} */
 const IDLE = {
-  state: "idle", transport: null, userId: null, session: null, expiresAt: null, since: 0, retryAt: null, code: null,
+  state: "idle",
+  transport: null,
+  userId: null,
+  session: null,
+  expiresAt: null,
+  since: 0,
+  retryAt: null,
+  code: null,
   reason: null,
 };
 
@@ -20,7 +27,11 @@ const IDLE = {
  * @returns {readonly Task[]}
  */
 export function useTasks(taskwire) {
-  return useSyncExternalStore(taskwire.subscribe, () => taskwire.tasks, () => NONE);
+  return useSyncExternalStore(
+    taskwire.subscribe,
+    () => taskwire.tasks,
+    () => NONE,
+  );
 }
 
 /**
@@ -29,5 +40,9 @@ export function useTasks(taskwire) {
  * @returns {Connection}
  */
 export function useConnection(taskwire) {
-  return useSyncExternalStore(taskwire.subscribe, () => taskwire.connection, () => IDLE);
+  return useSyncExternalStore(
+    taskwire.subscribe,
+    () => taskwire.connection,
+    () => IDLE,
+  );
 }

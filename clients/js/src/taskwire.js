@@ -80,8 +80,15 @@ export class Refused extends Error {
 export class Taskwire {
   /** @type {Connection} */
   connection = {
-    state: "idle", transport: null, userId: null, session: null, expiresAt: null, since: Date.now(), retryAt: null,
-    code: null, reason: null,
+    state: "idle",
+    transport: null,
+    userId: null,
+    session: null,
+    expiresAt: null,
+    since: Date.now(),
+    retryAt: null,
+    code: null,
+    reason: null,
   };
 
   #options;
@@ -128,7 +135,8 @@ export class Taskwire {
   /** All tasks, oldest first; another array after each change. @returns {readonly Task[]} */
   get tasks() {
     this.#list ??= [...this.#tasks.values()].sort((a, b) =>
-      a.created_at < b.created_at ? -1 : a.created_at > b.created_at ? 1 : a.id < b.id ? -1 : 1);
+      a.created_at < b.created_at ? -1 : a.created_at > b.created_at ? 1 : a.id < b.id ? -1 : 1,
+    );
     return this.#list;
   }
 
@@ -274,14 +282,16 @@ export class Taskwire {
       const ms = Math.max(end.waitMs || 0, this.#waitMs) + wait * (0.5 + Math.random());
       this.#waitMs = 0;
       this.#set({ state: "waiting", retryAt: Date.now() + ms });
-      await /** @type {Promise<void>} */ (new Promise((resolve) => {
-        const timer = setTimeout(resolve, ms);
-        this.#hurry = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-        signal.addEventListener("abort", this.#hurry, { once: true });
-      }));
+      await /** @type {Promise<void>} */ (
+        new Promise((resolve) => {
+          const timer = setTimeout(resolve, ms);
+          this.#hurry = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+          signal.addEventListener("abort", this.#hurry, { once: true });
+        })
+      );
       this.#hurry = undefined;
     }
     globalThis.removeEventListener?.("online", hurry);
@@ -305,7 +315,12 @@ export class Taskwire {
     if (this.#options.user) query.user = this.#options.user;
     /** @type {Opening} */
     const opening = {
-      url: this.#url, token, query, fetch: this.#fetch, WebSocket: this.#socket, signal,
+      url: this.#url,
+      token,
+      query,
+      fetch: this.#fetch,
+      WebSocket: this.#socket,
+      signal,
       take: (frame) => {
         isGreeted = true;
         if (!signal.aborted) this.#take(frame);

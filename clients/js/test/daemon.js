@@ -12,14 +12,16 @@ if (!BINARY) throw new Error("TASKWIRE must name the daemon's binary");
 
 /** A port that was free a moment ago, so that the daemon can come back on it. */
 export const freePort = () =>
-  /** @type {Promise<number>} */ (new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
-      server.close(() => resolve(port));
-    });
-  }));
+  /** @type {Promise<number>} */ (
+    new Promise((resolve, reject) => {
+      const server = createServer();
+      server.once("error", reject);
+      server.listen(0, "127.0.0.1", () => {
+        const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
+        server.close(() => resolve(port));
+      });
+    })
+  );
 
 export class Daemon {
   #dir = mkdtempSync(join(tmpdir(), "taskwire-js-"));
@@ -41,8 +43,18 @@ export class Daemon {
     this.#port = port;
     this.#kafkaPort = kafkaPort;
     writeFileSync(join(this.#dir, "secret"), this.#secret);
-    this.#args = ["serve", "--data-dir", join(this.#dir, "data"), "--http-listen", `127.0.0.1:${port}`,
-      "--kafka-listen", `127.0.0.1:${kafkaPort}`, "--drain-timeout", "1s", ...args];
+    this.#args = [
+      "serve",
+      "--data-dir",
+      join(this.#dir, "data"),
+      "--http-listen",
+      `127.0.0.1:${port}`,
+      "--kafka-listen",
+      `127.0.0.1:${kafkaPort}`,
+      "--drain-timeout",
+      "1s",
+      ...args,
+    ];
     if (withTokens) this.#args.push("--jwt-secret-file", join(this.#dir, "secret"));
   }
 
@@ -59,7 +71,7 @@ export class Daemon {
     this.#child = child;
     let log = "";
     child.stderr.on("data", (text) => (log = (log + text).slice(-4_000)));
-    for (const end = Date.now() + 20_000; ; ) {
+    for (const end = Date.now() + 20_000; ;) {
       const answer = await fetch(`${this.url}/readyz`).catch(() => undefined);
       if (answer?.ok) return;
       if (Date.now() > end || child.exitCode !== null) throw new Error(`the daemon does not start: ${log}`);
@@ -97,8 +109,12 @@ export class Daemon {
   token(user, { seconds = 3600, isAdmin = false } = {}) {
     /** @param {unknown} value */
     const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-    const claims = { sub: user, exp: Math.floor(Date.now() / 1000) + seconds, jti: randomBytes(4).toString("hex"),
-      ...(isAdmin ? { taskwire_admin: true } : {}) };
+    const claims = {
+      sub: user,
+      exp: Math.floor(Date.now() / 1000) + seconds,
+      jti: randomBytes(4).toString("hex"),
+      ...(isAdmin ? { taskwire_admin: true } : {}),
+    };
     const text = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
     return `${text}.${createHmac("sha256", this.#secret).update(text).digest("base64url")}`;
   }
@@ -120,18 +136,22 @@ export class Daemon {
  * @param {import("../src/taskwire.js").Taskwire} taskwire @param {() => unknown} fact
  */
 export function until(taskwire, fact, ms = 10_000) {
-  return /** @type {Promise<void>} */ (new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
-      reject(new Error(`not in time: ${fact}; ${JSON.stringify(taskwire.connection)}, ${taskwire.tasks.length} tasks`));
-      stop();
-    }, ms);
-    const look = () => {
-      if (!fact()) return;
-      clearTimeout(timer);
-      queueMicrotask(() => stop());
-      resolve();
-    };
-    const stop = taskwire.subscribe(look);
-    look();
-  }));
+  return /** @type {Promise<void>} */ (
+    new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(
+          new Error(`not in time: ${fact}; ${JSON.stringify(taskwire.connection)}, ${taskwire.tasks.length} tasks`),
+        );
+        stop();
+      }, ms);
+      const look = () => {
+        if (!fact()) return;
+        clearTimeout(timer);
+        queueMicrotask(() => stop());
+        resolve();
+      };
+      const stop = taskwire.subscribe(look);
+      look();
+    })
+  );
 }

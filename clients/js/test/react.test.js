@@ -28,7 +28,7 @@ test("the hooks show the list and the connection, live, and let go of it at the 
   const root = createRoot(/** @type {any} */ (place));
   root.render(h(StrictMode, null, h(List)));
   const shows = async (/** @type {string} */ text) => {
-    for (const end = Date.now() + 10_000; place.textContent !== text; ) {
+    for (const end = Date.now() + 10_000; place.textContent !== text;) {
       if (Date.now() > end) assert.equal(place.textContent, text);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
@@ -37,7 +37,7 @@ test("the hooks show the list and the connection, live, and let go of it at the 
   await daemon.create("ada", { title: "<b>one</b>" });
   await shows("live: <b>one</b>");
   root.unmount();
-  for (const end = Date.now() + 5_000; taskwire.connection.state !== "idle"; ) {
+  for (const end = Date.now() + 5_000; taskwire.connection.state !== "idle";) {
     if (Date.now() > end) assert.equal(taskwire.connection.state, "idle");
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

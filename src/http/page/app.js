@@ -19,7 +19,12 @@ const VIEWS = [
 ];
 const TOKEN = "taskwire.token";
 const STATES = {
-  idle: "Not connected", connecting: "Connecting", syncing: "Loading", live: "Live", waiting: "Reconnecting", refused: "Disconnected",
+  idle: "Not connected",
+  connecting: "Connecting",
+  syncing: "Loading",
+  live: "Live",
+  waiting: "Reconnecting",
+  refused: "Disconnected",
 };
 const OVERVIEW_MS = 5_000;
 
@@ -76,9 +81,18 @@ function showNav() {
   if (nav.dataset.shown === wanted) return;
   nav.dataset.shown = wanted;
   const focused = nav.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  nav.replaceChildren(...app.views.map(([id, text]) =>
-    h("a", { href: `#/${id}`, "aria-current": id === name ? "page" : null }, text,
-      id === "letters" && letters > 0 && h("span", { class: "count" }, String(letters), h("span", { class: "hidden" }, " open")))));
+  nav.replaceChildren(
+    ...app.views.map(([id, text]) =>
+      h(
+        "a",
+        { href: `#/${id}`, "aria-current": id === name ? "page" : null },
+        text,
+        id === "letters" &&
+          letters > 0 &&
+          h("span", { class: "count" }, String(letters), h("span", { class: "hidden" }, " open")),
+      ),
+    ),
+  );
   if (focused) nav.querySelector(`[href="${focused}"]`)?.focus();
 }
 
@@ -109,11 +123,22 @@ function showConnection() {
   pill.title = state === "live" ? `by ${transport}` : "";
   retry.hidden = state !== "waiting" && state !== "refused";
   if (!who.childElementCount) {
-    const leave = h("button", { onclick: () => {
-      sessionStorage.removeItem(TOKEN);
-      location.reload();
-    } }, "Sign out");
-    who.replaceChildren(h("span", { class: "quiet", id: "user" }), pill, retry, sessionStorage.getItem(TOKEN) ? leave : "");
+    const leave = h(
+      "button",
+      {
+        onclick: () => {
+          sessionStorage.removeItem(TOKEN);
+          location.reload();
+        },
+      },
+      "Sign out",
+    );
+    who.replaceChildren(
+      h("span", { class: "quiet", id: "user" }),
+      pill,
+      retry,
+      sessionStorage.getItem(TOKEN) ? leave : "",
+    );
   }
   document.getElementById("user").textContent = userId ?? "";
   if (state === "refused" && code === 4401 && !isDevelopment) signIn("That token was refused or has expired.");
@@ -127,23 +152,41 @@ function signIn(reason = "") {
   nav.replaceChildren();
   nav.dataset.shown = "";
   who.replaceChildren();
-  const token = h("input", { type: "password", name: "token", autocomplete: "off", spellcheck: "false", required: true });
+  const token = h("input", {
+    type: "password",
+    name: "token",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+  });
   main.replaceChildren(
-    h("form", { class: "card pad login stack", onsubmit: (event) => {
-      event.preventDefault();
-      attempt(null, async () => {
-        const text = token.value.trim();
-        sessionStorage.setItem(TOKEN, text);
-        main.replaceChildren();
-        start(text);
-      });
-    } },
+    h(
+      "form",
+      {
+        class: "card pad login stack",
+        onsubmit: (event) => {
+          event.preventDefault();
+          attempt(null, async () => {
+            const text = token.value.trim();
+            sessionStorage.setItem(TOKEN, text);
+            main.replaceChildren();
+            start(text);
+          });
+        },
+      },
       h("h1", {}, "Sign in"),
-      h("p", { class: "quiet" }, "This daemon asks for a token. It is kept in this tab only, and forgotten when the tab is closed. ",
-        h("code", {}, "taskwire token --user NAME"), " makes one."),
+      h(
+        "p",
+        { class: "quiet" },
+        "This daemon asks for a token. It is kept in this tab only, and forgotten when the tab is closed. ",
+        h("code", {}, "taskwire token --user NAME"),
+        " makes one.",
+      ),
       h("p", { class: "problem", role: "alert" }, reason),
       field("Token", token),
-      h("div", { class: "actions" }, h("button", { class: "primary" }, "Sign in"))));
+      h("div", { class: "actions" }, h("button", { class: "primary" }, "Sign in")),
+    ),
+  );
   token.focus();
 }
 

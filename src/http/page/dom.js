@@ -28,9 +28,18 @@ export const option = (value, text = value, selected = false) => h("option", { v
 
 /** Radio buttons as one control. */
 export function segments(legend, name, choices, chosen, onchange) {
-  return h("div", { class: "segments", role: "radiogroup", "aria-label": legend },
+  return h(
+    "div",
+    { class: "segments", role: "radiogroup", "aria-label": legend },
     choices.map(([value, text]) =>
-      h("label", {}, h("input", { type: "radio", name, value, checked: value === chosen, onchange: () => onchange(value) }), text)));
+      h(
+        "label",
+        {},
+        h("input", { type: "radio", name, value, checked: value === chosen, onchange: () => onchange(value) }),
+        text,
+      ),
+    ),
+  );
 }
 
 /** Shows a sentence for a few seconds, and says it to screen readers. */
@@ -58,15 +67,27 @@ export async function attempt(button, action) {
 /** Asks before what cannot be undone. */
 export function confirmed(question, verb) {
   return new Promise((resolve) => {
-    const dialog = h("dialog", { "aria-label": question, onclose: () => {
-      resolve(dialog.returnValue === "yes");
-      dialog.remove();
-    } },
-      h("div", { class: "stack" },
+    const dialog = h(
+      "dialog",
+      {
+        "aria-label": question,
+        onclose: () => {
+          resolve(dialog.returnValue === "yes");
+          dialog.remove();
+        },
+      },
+      h(
+        "div",
+        { class: "stack" },
         h("p", {}, question),
-        h("div", { class: "actions" },
+        h(
+          "div",
+          { class: "actions" },
           h("button", { type: "button", onclick: () => dialog.close("no") }, "Cancel"),
-          h("button", { type: "button", class: "danger", autofocus: true, onclick: () => dialog.close("yes") }, verb))));
+          h("button", { type: "button", class: "danger", autofocus: true, onclick: () => dialog.close("yes") }, verb),
+        ),
+      ),
+    );
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -86,8 +107,16 @@ export function bytes(count) {
 }
 
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const PRECISE = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit",
-  second: "2-digit", fractionalSecondDigits: 3, hour12: false });
+const PRECISE = new Intl.DateTimeFormat(undefined, {
+  year: "numeric",
+  month: "2-digit",
+  day: "2-digit",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  fractionalSecondDigits: 3,
+  hour12: false,
+});
 
 /** A time element, exact to the minute, or to the millisecond. */
 export function when(text, isPrecise = false) {
@@ -106,6 +135,19 @@ export function ago(ms) {
 
 /** An icon of one path, beside a name for those who do not see it. */
 export const icon = (path) =>
-  svg("svg", { viewBox: "0 0 24 24", width: 18, height: 18, fill: "none", stroke: "currentColor", "stroke-width": 1.8, "stroke-linecap": "round",
-    "stroke-linejoin": "round", "aria-hidden": "true" }, svg("path", { d: path }));
+  svg(
+    "svg",
+    {
+      viewBox: "0 0 24 24",
+      width: 18,
+      height: 18,
+      fill: "none",
+      stroke: "currentColor",
+      "stroke-width": 1.8,
+      "stroke-linecap": "round",
+      "stroke-linejoin": "round",
+      "aria-hidden": "true",
+    },
+    svg("path", { d: path }),
+  );
 export const BIN = "M4 7h16M10 11v6M14 11v6M6 7l1 13h10l1-13M9 7V4h6v3";

@@ -17,7 +17,8 @@ const RATES = [
 ];
 
 function rate(name) {
-  return (now, before) => (before ? ((now.totals[name] - before.totals[name]) * 1000) / Math.max(1, now.at_ms - before.at_ms) : 0);
+  return (now, before) =>
+    before ? ((now.totals[name] - before.totals[name]) * 1000) / Math.max(1, now.at_ms - before.at_ms) : 0;
 }
 
 export function healthView(place, app) {
@@ -32,8 +33,14 @@ export function healthView(place, app) {
   place.append(
     h("div", { class: "head" }, h("h1", {}, "Health"), state),
     problems,
-    h("div", { class: "tiles" }, tiles.map((tile) => tile.element), latency.element,
-      h("section", { class: "card tile wide", "aria-label": "Disk and store" }, h("h2", {}, "Disk and store"), disk)));
+    h(
+      "div",
+      { class: "tiles" },
+      tiles.map((tile) => tile.element),
+      latency.element,
+      h("section", { class: "card tile wide", "aria-label": "Disk and store" }, h("h2", {}, "Disk and store"), disk),
+    ),
+  );
 
   async function refresh() {
     try {
@@ -60,10 +67,15 @@ export function healthView(place, app) {
     for (const tile of tiles) tile.add(now, before);
     latency.show(now);
     const facts = [
-      ["Free on disk", bytes(now.disk_free_bytes)], ["Log", bytes(now.log_bytes)], ["Tasks", number(now.tasks)],
-      ["Changes kept for resuming", number(now.changes_kept)], ["Events waiting for their task", number(now.events_waiting)],
-      ["Open dead letters", number(now.dead_letters_open)], ["Kafka connections", number(now.kafka_connections)],
-      ["HTTP connections", number(now.http_connections)], ["Version", now.version],
+      ["Free on disk", bytes(now.disk_free_bytes)],
+      ["Log", bytes(now.log_bytes)],
+      ["Tasks", number(now.tasks)],
+      ["Changes kept for resuming", number(now.changes_kept)],
+      ["Events waiting for their task", number(now.events_waiting)],
+      ["Open dead letters", number(now.dead_letters_open)],
+      ["Kafka connections", number(now.kafka_connections)],
+      ["HTTP connections", number(now.http_connections)],
+      ["Version", now.version],
     ];
     disk.replaceChildren(...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
   }
@@ -83,10 +95,22 @@ function tile(title, unit, valueOf) {
   const big = h("div", { class: "big" });
   const line = svg("polyline", { class: "line" });
   const area = svg("polygon", { class: "area" });
-  const chart = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
-    svg("line", { class: "base", x1: 0, y1: HEIGHT, x2: WIDTH, y2: HEIGHT }), area, line);
+  const chart = svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
+    svg("line", { class: "base", x1: 0, y1: HEIGHT, x2: WIDTH, y2: HEIGHT }),
+    area,
+    line,
+  );
   const peak = h("span", { class: "quiet small" });
-  const element = h("section", { class: "card tile", "aria-label": title }, h("h2", { class: "quiet" }, title), big, chart, peak);
+  const element = h(
+    "section",
+    { class: "card tile", "aria-label": title },
+    h("h2", { class: "quiet" }, title),
+    big,
+    chart,
+    peak,
+  );
   return {
     element,
     add(now, before) {
@@ -100,8 +124,10 @@ function tile(title, unit, valueOf) {
       chart.setAttribute("aria-label", `${title}: now ${text(last)} ${unit}, peak ${text(max)}`);
       const step = WIDTH / (SAMPLES - 1);
       const first = SAMPLES - samples.length;
-      const points = samples.map((value, at) =>
-        `${((first + at) * step).toFixed(1)},${(HEIGHT - 2 - (value / Math.max(max, 1)) * (HEIGHT - 6)).toFixed(1)}`);
+      const points = samples.map(
+        (value, at) =>
+          `${((first + at) * step).toFixed(1)},${(HEIGHT - 2 - (value / Math.max(max, 1)) * (HEIGHT - 6)).toFixed(1)}`,
+      );
       line.setAttribute("points", points.join(" "));
       area.setAttribute("points", `${(first * step).toFixed(1)},${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}`);
     },
@@ -113,7 +139,14 @@ function latencyTile() {
   const bars = h("div", { class: "histogram", role: "img" });
   const axis = h("div", { class: "histogram-axis", "aria-hidden": "true" });
   const words = h("p", { class: "quiet small" });
-  const element = h("section", { class: "card tile wide", "aria-label": "Delivery latency" }, h("h2", {}, "Delivery latency"), words, bars, axis);
+  const element = h(
+    "section",
+    { class: "card tile wide", "aria-label": "Delivery latency" },
+    h("h2", {}, "Delivery latency"),
+    words,
+    bars,
+    axis,
+  );
   return {
     element,
     show(now) {
@@ -126,11 +159,13 @@ function latencyTile() {
       const text = `Time from a change's commit to its write to a socket; ${number(count)} measured, median ${quantile(buckets, count, 0.5)}, 99 % ${quantile(buckets, count, 0.99)}`;
       words.textContent = text;
       bars.setAttribute("aria-label", text);
-      bars.replaceChildren(...buckets.map(([upTo, count]) => {
-        const bar = h("i", { title: `up to ${seconds(upTo)}: ${number(count)}` });
-        bar.style.height = `${(count / max) * 100}%`;
-        return bar;
-      }));
+      bars.replaceChildren(
+        ...buckets.map(([upTo, count]) => {
+          const bar = h("i", { title: `up to ${seconds(upTo)}: ${number(count)}` });
+          bar.style.height = `${(count / max) * 100}%`;
+          return bar;
+        }),
+      );
       axis.replaceChildren(...buckets.map(([upTo]) => h("span", {}, seconds(upTo))));
     },
   };
@@ -147,5 +182,9 @@ function quantile(buckets, count, part) {
 
 function seconds(value) {
   if (value === null) return "more";
-  return value >= 1 ? `${value} s` : value >= 0.001 ? `${+(value * 1e3).toPrecision(2)} ms` : `${+(value * 1e6).toPrecision(2)} us`;
+  return value >= 1
+    ? `${value} s`
+    : value >= 0.001
+      ? `${+(value * 1e3).toPrecision(2)} ms`
+      : `${+(value * 1e6).toPrecision(2)} us`;
 }

@@ -17,8 +17,14 @@ export function recordsView(place, app, rest, query) {
 
   const topic = h("select", { onchange: () => choose({ topic: topic.value, partition: "0" }) });
   const partition = h("select", { onchange: () => choose({ partition: partition.value }) });
-  const start = h("select", { onchange: () => choose({ start: start.value }, false) },
-    option("last", "the last ones"), option("earliest", "the first ones"), option("offset", "an offset"), option("time", "a time"));
+  const start = h(
+    "select",
+    { onchange: () => choose({ start: start.value }, false) },
+    option("last", "the last ones"),
+    option("earliest", "the first ones"),
+    option("offset", "an offset"),
+    option("time", "a time"),
+  );
   const offset = h("input", { type: "number", min: 0, step: 1 });
   const time = h("input", { type: "datetime-local", step: "any" });
   const contains = h("input", { type: "search", placeholder: "text in key or value" });
@@ -32,26 +38,62 @@ export function recordsView(place, app, rest, query) {
 
   place.append(
     h("div", { class: "head" }, h("h1", {}, "Records")),
-    h("form", { class: "tools", onsubmit: (event) => {
-      event.preventDefault();
-      load();
-    } },
-      field("Topic", topic), field("Partition", partition), field("Begin with", start), offsetField, timeField, field("Containing", contains),
+    h(
+      "form",
+      {
+        class: "tools",
+        onsubmit: (event) => {
+          event.preventDefault();
+          load();
+        },
+      },
+      field("Topic", topic),
+      field("Partition", partition),
+      field("Begin with", start),
+      offsetField,
+      timeField,
+      field("Containing", contains),
       h("button", { class: "primary" }, "Show"),
       h("span", { class: "grow" }),
-      h("label", { class: "row" }, live, "Live tail")),
+      h("label", { class: "row" }, live, "Live tail"),
+    ),
     h("details", { class: "card", id: "produce" }, h("summary", {}, "Produce a record"), produceForm()),
     summary,
-    h("div", { class: "card scroll" },
-      h("table", {}, h("caption", { class: "hidden" }, "Records"),
-        h("thead", {}, h("tr", {}, h("th", { class: "num", scope: "col" }, "Offset"), h("th", { scope: "col" }, "Time"),
-          h("th", { scope: "col" }, "Key"), h("th", { scope: "col" }, "Value and headers"))),
-        body)),
-    h("div", { class: "actions", id: "pages" }, older, newer));
+    h(
+      "div",
+      { class: "card scroll" },
+      h(
+        "table",
+        {},
+        h("caption", { class: "hidden" }, "Records"),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            h("th", { class: "num", scope: "col" }, "Offset"),
+            h("th", { scope: "col" }, "Time"),
+            h("th", { scope: "col" }, "Key"),
+            h("th", { scope: "col" }, "Value and headers"),
+          ),
+        ),
+        body,
+      ),
+    ),
+    h("div", { class: "actions", id: "pages" }, older, newer),
+  );
   summary.before(h("br"));
 
   function take([name], query) {
-    const wanted = { topic: name ?? "", partition: query.get("partition") ?? "0", start: "last", offset: "", time: "", contains: query.get("contains") ?? "" };
+    const wanted = {
+      topic: name ?? "",
+      partition: query.get("partition") ?? "0",
+      start: "last",
+      offset: "",
+      time: "",
+      contains: query.get("contains") ?? "",
+    };
     if (query.has("from")) Object.assign(wanted, { start: "offset", offset: query.get("from") });
     if (query.has("time")) Object.assign(wanted, { start: "time", time: query.get("time") });
     choose(wanted, false);
@@ -63,12 +105,17 @@ export function recordsView(place, app, rest, query) {
 
   function choose(change, loads = true) {
     Object.assign(at, change);
-    const known = topics.find((known) => known.topic === at.topic) ??
-      topics.find((known) => known.topic === app.overview?.topic) ?? topics[0];
+    const known =
+      topics.find((known) => known.topic === at.topic) ??
+      topics.find((known) => known.topic === app.overview?.topic) ??
+      topics[0];
     at.topic = known?.topic ?? "";
     topic.value = at.topic;
-    partition.replaceChildren(...(known?.partitions ?? []).map(({ partition, log_start, log_end }) =>
-      option(String(partition), `${partition} (${number(log_end - log_start)})`, String(partition) === at.partition)));
+    partition.replaceChildren(
+      ...(known?.partitions ?? []).map(({ partition, log_start, log_end }) =>
+        option(String(partition), `${partition} (${number(log_end - log_start)})`, String(partition) === at.partition),
+      ),
+    );
     start.value = at.start;
     offsetField.hidden = at.start !== "offset";
     timeField.hidden = at.start !== "time";
@@ -108,7 +155,10 @@ export function recordsView(place, app, rest, query) {
     body.replaceChildren(...found.records.map((record) => row(record)));
     describe();
     if (at.contains && !found.records.length && found.next < found.log_end) {
-      summary.append(" Nothing in this part; ", h("button", { class: "link", onclick: () => go(found.next) }, "look further"));
+      summary.append(
+        " Nothing in this part; ",
+        h("button", { class: "link", onclick: () => go(found.next) }, "look further"),
+      );
     }
   }
 
@@ -122,34 +172,61 @@ export function recordsView(place, app, rest, query) {
 
   function row(record, isFresh = false) {
     if (record.unreadable) {
-      return h("tr", {}, h("td", { class: "num mono" }, String(record.offset)), h("td", { colspan: 3 },
-        h("span", { class: "badge bad" }, "unreadable"), ` to ${record.end - 1}: ${record.unreadable}`));
+      return h(
+        "tr",
+        {},
+        h("td", { class: "num mono" }, String(record.offset)),
+        h(
+          "td",
+          { colspan: 3 },
+          h("span", { class: "badge bad" }, "unreadable"),
+          ` to ${record.end - 1}: ${record.unreadable}`,
+        ),
+      );
     }
     const value = h("div", { class: "value" });
     const chips = h("div", { class: "chips" }, headers(record));
     const cell = h("td", { class: "value" }, value, chips);
-    const isCut = shownBytes(record, "value") < (record.value_bytes ?? 0) || record.headers.some((header) => shownBytes(header, "value") < (header.value_bytes ?? 0));
+    const isCut =
+      shownBytes(record, "value") < (record.value_bytes ?? 0) ||
+      record.headers.some((header) => shownBytes(header, "value") < (header.value_bytes ?? 0));
     showValue(value, record);
     if (isCut || (record.value ?? "").length > 100) {
-      const all = h("button", { class: "link", onclick: async () => {
-        const whole = await attempt(all, () => api("GET", address({ from: record.offset, limit: 1, bytes: WHOLE_BYTES })));
-        if (!whole?.records[0]) return;
-        showValue(value, whole.records[0], true);
-        chips.replaceChildren(...headers(whole.records[0]));
-        all.remove();
-      } }, `Show all (${bytes(record.value_bytes ?? 0)})`);
+      const all = h(
+        "button",
+        {
+          class: "link",
+          onclick: async () => {
+            const whole = await attempt(all, () =>
+              api("GET", address({ from: record.offset, limit: 1, bytes: WHOLE_BYTES })),
+            );
+            if (!whole?.records[0]) return;
+            showValue(value, whole.records[0], true);
+            chips.replaceChildren(...headers(whole.records[0]));
+            all.remove();
+          },
+        },
+        `Show all (${bytes(record.value_bytes ?? 0)})`,
+      );
       cell.append(all);
     }
     const task = taskOf(record);
-    if (task) cell.append(h("div", { class: "small" }, h("a", { href: `#/tasks/${encodeURIComponent(task)}` }, "Its task")));
-    return h("tr", { class: isFresh ? "fresh" : null, "data-offset": record.offset },
+    if (task)
+      cell.append(h("div", { class: "small" }, h("a", { href: `#/tasks/${encodeURIComponent(task)}` }, "Its task")));
+    return h(
+      "tr",
+      { class: isFresh ? "fresh" : null, "data-offset": record.offset },
       h("td", { class: "num mono" }, String(record.offset)),
       h("td", { class: "small" }, when(record.timestamp, true)),
-      h("td", { class: "mono" }, text(record, "key") ?? h("span", { class: "quiet" }, "null")), cell);
+      h("td", { class: "mono" }, text(record, "key") ?? h("span", { class: "quiet" }, "null")),
+      cell,
+    );
   }
 
   function headers(record) {
-    return record.headers.map((header) => h("span", { class: "chip" }, `${text(header, "name")}: ${text(header, "value") ?? "null"}`));
+    return record.headers.map((header) =>
+      h("span", { class: "chip" }, `${text(header, "name")}: ${text(header, "value") ?? "null"}`),
+    );
   }
 
   function setLive(isOn) {
@@ -181,28 +258,53 @@ export function recordsView(place, app, rest, query) {
 
   function produceForm() {
     const key = h("input", { autocomplete: "off", placeholder: "none" });
-    const value = h("textarea", { class: "mono", rows: 5, spellcheck: "false", value: JSON.stringify(
-      { type: "task_created", data: { id: "task-1", title: "From a record", user_id: app.taskwire.connection.userId ?? "dev" } }, null, 1) });
+    const value = h("textarea", {
+      class: "mono",
+      rows: 5,
+      spellcheck: "false",
+      value: JSON.stringify(
+        {
+          type: "task_created",
+          data: { id: "task-1", title: "From a record", user_id: app.taskwire.connection.userId ?? "dev" },
+        },
+        null,
+        1,
+      ),
+    });
     const more = h("input", { autocomplete: "off", placeholder: "name: value, name: value" });
-    return h("form", { class: "pad stack", onsubmit: async (event) => {
-      event.preventDefault();
-      const headers = more.value.split(",").filter((part) => part.trim()).map((part) => {
-        const [name, ...words] = part.split(":");
-        return [name.trim(), words.join(":").trim()];
-      });
-      const made = await attempt(event.submitter, () => api("POST", `/api/admin/topics/${encodeURIComponent(at.topic)}/records`,
-        { key: key.value || null, value: value.value, headers }));
-      if (!made) return;
-      toast(`Record ${made.topic}-${made.partition}@${made.offset}`);
-      if (live.checked) return;
-      at.partition = String(made.partition);
-      await refresh();
-      at.start = "last";
-      choose({});
-    } },
+    return h(
+      "form",
+      {
+        class: "pad stack",
+        onsubmit: async (event) => {
+          event.preventDefault();
+          const headers = more.value
+            .split(",")
+            .filter((part) => part.trim())
+            .map((part) => {
+              const [name, ...words] = part.split(":");
+              return [name.trim(), words.join(":").trim()];
+            });
+          const made = await attempt(event.submitter, () =>
+            api("POST", `/api/admin/topics/${encodeURIComponent(at.topic)}/records`, {
+              key: key.value || null,
+              value: value.value,
+              headers,
+            }),
+          );
+          if (!made) return;
+          toast(`Record ${made.topic}-${made.partition}@${made.offset}`);
+          if (live.checked) return;
+          at.partition = String(made.partition);
+          await refresh();
+          at.start = "last";
+          choose({});
+        },
+      },
       h("div", { class: "row" }, field("Key", key), field("Headers", more)),
       field("Value", value),
-      h("div", { class: "actions" }, h("button", { class: "primary" }, "Produce")));
+      h("div", { class: "actions" }, h("button", { class: "primary" }, "Produce")),
+    );
   }
 
   async function refresh() {
@@ -246,7 +348,10 @@ function showValue(place, record, isWhole = false) {
 /** The id of the task that an event is about. */
 function taskOf(record) {
   const value = record.value ?? "";
-  if (!/task_(created|updated|completed|priority_changed|deleted|due_soon)/.test(value + JSON.stringify(record.headers))) return undefined;
+  if (
+    !/task_(created|updated|completed|priority_changed|deleted|due_soon)/.test(value + JSON.stringify(record.headers))
+  )
+    return undefined;
   try {
     const event = JSON.parse(value);
     return String((event.data ?? event).id ?? "") || undefined;

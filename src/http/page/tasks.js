@@ -26,8 +26,18 @@ export function tasksView(place, app, rest) {
   let saying;
   let dialog;
 
-  const title = h("input", { name: "title", placeholder: "What is to be done?", maxlength: TITLE_MAX, required: true, autocomplete: "off" });
-  const priority = h("select", { name: "priority" }, PRIORITIES.map((name) => option(name, name, name === "medium")));
+  const title = h("input", {
+    name: "title",
+    placeholder: "What is to be done?",
+    maxlength: TITLE_MAX,
+    required: true,
+    autocomplete: "off",
+  });
+  const priority = h(
+    "select",
+    { name: "priority" },
+    PRIORITIES.map((name) => option(name, name, name === "medium")),
+  );
   const list = h("div", { class: "list", role: "list", "aria-label": "Tasks" });
   const none = h("div", { class: "empty", hidden: true });
   const total = h("span", { class: "quiet" });
@@ -35,20 +45,54 @@ export function tasksView(place, app, rest) {
 
   place.append(
     h("div", { class: "head" }, h("h1", {}, "Tasks"), total, status),
-    h("form", { class: "card new", onsubmit: create },
-      field("New task", title), field("Priority", priority), h("button", { class: "primary" }, "Add")),
-    h("div", { class: "tools" },
-      segments("Show", "done", [["all", "All"], ["open", "Open"], ["done", "Done"]], "all", (value) => refilter({ done: value })),
+    h(
+      "form",
+      { class: "card new", onsubmit: create },
+      field("New task", title),
+      field("Priority", priority),
+      h("button", { class: "primary" }, "Add"),
+    ),
+    h(
+      "div",
+      { class: "tools" },
+      segments(
+        "Show",
+        "done",
+        [
+          ["all", "All"],
+          ["open", "Open"],
+          ["done", "Done"],
+        ],
+        "all",
+        (value) => refilter({ done: value }),
+      ),
       h("span", { class: "grow" }),
-      field("Only priority", h("select", { onchange: (event) => refilter({ priority: event.target.value }) },
-        option("", "any"), PRIORITIES.map((name) => option(name)))),
-      field("Search", h("input", { type: "search", placeholder: "Title, description, label",
-        oninput: (event) => refilter({ text: event.target.value.trim().toLowerCase() }) }))),
-    h("div", { class: "card" }, list, none));
+      field(
+        "Only priority",
+        h(
+          "select",
+          { onchange: (event) => refilter({ priority: event.target.value }) },
+          option("", "any"),
+          PRIORITIES.map((name) => option(name)),
+        ),
+      ),
+      field(
+        "Search",
+        h("input", {
+          type: "search",
+          placeholder: "Title, description, label",
+          oninput: (event) => refilter({ text: event.target.value.trim().toLowerCase() }),
+        }),
+      ),
+    ),
+    h("div", { class: "card" }, list, none),
+  );
 
   async function create(event) {
     event.preventDefault();
-    const made = await attempt(event.submitter, () => taskwire.create({ title: title.value, priority: priority.value }));
+    const made = await attempt(event.submitter, () =>
+      taskwire.create({ title: title.value, priority: priority.value }),
+    );
     if (made) title.value = "";
     title.focus();
   }
@@ -63,7 +107,10 @@ export function tasksView(place, app, rest) {
     const { done, priority, text } = filter;
     if (done !== "all" && task.completed !== (done === "done")) return false;
     if (priority && task.priority !== priority) return false;
-    return !text || `${task.title}\n${task.description ?? ""}\n${(task.labels ?? []).join("\n")}`.toLowerCase().includes(text);
+    return (
+      !text ||
+      `${task.title}\n${task.description ?? ""}\n${(task.labels ?? []).join("\n")}`.toLowerCase().includes(text)
+    );
   }
 
   function schedule() {
@@ -119,19 +166,34 @@ export function tasksView(place, app, rest) {
 
   function showCount(all) {
     const isLoading = all === 0 && taskwire.connection.state !== "live";
-    const text = shown.length === all ? `${number(all)} ${all === 1 ? "task" : "tasks"}` : `${number(shown.length)} of ${number(all)} tasks`;
+    const text =
+      shown.length === all
+        ? `${number(all)} ${all === 1 ? "task" : "tasks"}`
+        : `${number(shown.length)} of ${number(all)} tasks`;
     total.textContent = isLoading ? "" : text;
     none.hidden = shown.length > 0;
     if (!none.hidden) {
-      none.replaceChildren(...(isLoading ? ["Loading"] : all === 0
-        ? [h("strong", {}, "Nothing to do yet"), "Add a task above, or publish a ", h("code", {}, "task_created"), " event."]
-        : [h("strong", {}, "No task matches"), "Change the filter or the search."]));
+      none.replaceChildren(
+        ...(isLoading
+          ? ["Loading"]
+          : all === 0
+            ? [
+                h("strong", {}, "Nothing to do yet"),
+                "Add a task above, or publish a ",
+                h("code", {}, "task_created"),
+                " event.",
+              ]
+            : [h("strong", {}, "No task matches"), "Change the filter or the search."]),
+      );
     }
     clearTimeout(saying);
-    saying = setTimeout(() => {
-      if (status.textContent !== text) status.textContent = text;
-      said = performance.now();
-    }, Math.max(0, said + SAY_MS - performance.now()));
+    saying = setTimeout(
+      () => {
+        if (status.textContent !== text) status.textContent = text;
+        said = performance.now();
+      },
+      Math.max(0, said + SAY_MS - performance.now()),
+    );
   }
 
   function makeRow() {
@@ -141,9 +203,23 @@ export function tasksView(place, app, rest) {
     const sub = h("span", { class: "sub" });
     const marks = h("div", { class: "marks" });
     const bin = h("button", { class: "icon", onclick: () => remove(id) }, icon(BIN));
-    const element = h("div", { class: "task", role: "listitem" }, check,
-      h("button", { class: "open", "aria-haspopup": "dialog", onclick: () => (location.hash = `#/tasks/${encodeURIComponent(id)}`) }, name, sub),
-      marks, bin);
+    const element = h(
+      "div",
+      { class: "task", role: "listitem" },
+      check,
+      h(
+        "button",
+        {
+          class: "open",
+          "aria-haspopup": "dialog",
+          onclick: () => (location.hash = `#/tasks/${encodeURIComponent(id)}`),
+        },
+        name,
+        sub,
+      ),
+      marks,
+      bin,
+    );
     let version;
     return {
       element,
@@ -164,7 +240,8 @@ export function tasksView(place, app, rest) {
         marks.replaceChildren(
           ...(task.labels ?? []).slice(0, 3).map((label) => h("span", { class: "badge label" }, label)),
           task.due_date ? h("span", { class: dueClass(task) }, "due ", when(task.due_date)) : "",
-          h("span", { class: `badge ${task.priority}` }, task.priority));
+          h("span", { class: `badge ${task.priority}` }, task.priority),
+        );
       },
     };
   }
@@ -176,7 +253,9 @@ export function tasksView(place, app, rest) {
 
   async function toggle(id, check) {
     const wanted = check.checked;
-    const done = await attempt(check, () => (wanted ? taskwire.complete(id) : taskwire.update(id, { completed: false })));
+    const done = await attempt(check, () =>
+      wanted ? taskwire.complete(id) : taskwire.update(id, { completed: false }),
+    );
     if (!done) check.checked = !wanted;
     if (rows.get(id)?.element.contains(check)) check.focus({ preventScroll: true });
   }
@@ -195,31 +274,74 @@ export function tasksView(place, app, rest) {
     if (!task) return;
     const problem = h("p", { class: "problem", role: "alert" });
     const input = (name, properties) => h("input", { name, ...properties });
-    const form = h("form", { method: "dialog", onsubmit: (event) => {
-      event.preventDefault();
-      save(task, form, problem);
-    } },
+    const form = h(
+      "form",
+      {
+        method: "dialog",
+        onsubmit: (event) => {
+          event.preventDefault();
+          save(task, form, problem);
+        },
+      },
       h("h1", {}, "Task"),
       problem,
       field("Title", input("title", { value: task.title, maxlength: TITLE_MAX, required: true })),
       field("Description", h("textarea", { name: "description", maxlength: TEXT_MAX, value: task.description ?? "" })),
-      h("div", { class: "row" },
-        field("Priority", h("select", { name: "priority" }, PRIORITIES.map((name) => option(name, name, name === task.priority)))),
-        field("Due", input("due_date", { type: "datetime-local", value: task.due_date ? local(task.due_date) : "" }))),
-      field("Labels, separated by commas", input("labels", { value: (task.labels ?? []).join(", "), autocomplete: "off" })),
-      h("p", { class: "quiet small" }, `Version ${task.version}, created `, when(task.created_at), ", changed ", when(task.updated_at)),
-      h("div", { class: "actions" },
-        h("span", { class: "left" },
-          h("button", { type: "button", class: "danger", onclick: async () => (await remove(task.id)) && mine.close() }, "Delete"),
-          app.isAdmin && h("a", { href: recordsOf(task) }, "Its records")),
+      h(
+        "div",
+        { class: "row" },
+        field(
+          "Priority",
+          h(
+            "select",
+            { name: "priority" },
+            PRIORITIES.map((name) => option(name, name, name === task.priority)),
+          ),
+        ),
+        field("Due", input("due_date", { type: "datetime-local", value: task.due_date ? local(task.due_date) : "" })),
+      ),
+      field(
+        "Labels, separated by commas",
+        input("labels", { value: (task.labels ?? []).join(", "), autocomplete: "off" }),
+      ),
+      h(
+        "p",
+        { class: "quiet small" },
+        `Version ${task.version}, created `,
+        when(task.created_at),
+        ", changed ",
+        when(task.updated_at),
+      ),
+      h(
+        "div",
+        { class: "actions" },
+        h(
+          "span",
+          { class: "left" },
+          h(
+            "button",
+            { type: "button", class: "danger", onclick: async () => (await remove(task.id)) && mine.close() },
+            "Delete",
+          ),
+          app.isAdmin && h("a", { href: recordsOf(task) }, "Its records"),
+        ),
         h("button", { type: "button", onclick: () => mine.close() }, "Cancel"),
-        h("button", { class: "primary" }, "Save")));
-    const mine = h("dialog", { "aria-label": "Task", onclose: () => {
-      mine.remove();
-      if (dialog === mine) dialog = undefined;
-      if (location.hash === `#/tasks/${encodeURIComponent(task.id)}`) history.replaceState(null, "", "#/tasks");
-      rows.get(task.id)?.element.querySelector(".open")?.focus({ preventScroll: true });
-    } }, form);
+        h("button", { class: "primary" }, "Save"),
+      ),
+    );
+    const mine = h(
+      "dialog",
+      {
+        "aria-label": "Task",
+        onclose: () => {
+          mine.remove();
+          if (dialog === mine) dialog = undefined;
+          if (location.hash === `#/tasks/${encodeURIComponent(task.id)}`) history.replaceState(null, "", "#/tasks");
+          rows.get(task.id)?.element.querySelector(".open")?.focus({ preventScroll: true });
+        },
+      },
+      form,
+    );
     dialog = mine;
     document.body.append(mine);
     mine.showModal();
@@ -228,12 +350,20 @@ export function tasksView(place, app, rest) {
   async function save(task, form, problem) {
     const data = new FormData(form);
     const due = data.get("due_date");
-    const labels = data.get("labels").split(",").map((label) => label.trim()).filter(Boolean);
+    const labels = data
+      .get("labels")
+      .split(",")
+      .map((label) => label.trim())
+      .filter(Boolean);
     const wanted = {
       title: data.get("title"),
       description: data.get("description") || null,
       priority: data.get("priority"),
-      due_date: !due ? null : task.due_date && local(task.due_date) === due ? task.due_date : new Date(due).toISOString(),
+      due_date: !due
+        ? null
+        : task.due_date && local(task.due_date) === due
+          ? task.due_date
+          : new Date(due).toISOString(),
       labels,
     };
     // Only what was changed: what others change meanwhile stays.
@@ -244,7 +374,8 @@ export function tasksView(place, app, rest) {
       if (Object.keys(changes).length) await taskwire.update(task.id, changes, task.version);
       form.closest("dialog").close();
     } catch (error) {
-      problem.textContent = error.status === 412 ? "Somebody has changed this task meanwhile: close and open it again." : error.message;
+      problem.textContent =
+        error.status === 412 ? "Somebody has changed this task meanwhile: close and open it again." : error.message;
     }
   }
 

@@ -17,7 +17,10 @@ export default function Page() {
   const [problem, setProblem] = useState("");
 
   const attempt = (request: Promise<unknown>) =>
-    request.then(() => setProblem(""), (error: Error) => setProblem(error.message));
+    request.then(
+      () => setProblem(""),
+      (error: Error) => setProblem(error.message),
+    );
   const submit = (event: FormEvent) => {
     event.preventDefault();
     attempt(taskwire.create({ title }).then(() => setTitle("")));
