@@ -110,8 +110,8 @@ metrics! {
     http_server_errors: Counter = "http_server_errors";
     /// Connections on the HTTP port that were refused because there were too many
     http_connections_refused: Counter = "http_connections_refused";
-    /// Connections on the HTTP port that were cut: the slowest when memory ran out, and streams that
-    /// were not read
+    /// Connections on the HTTP port that were cut: the slowest when memory ran out, and streams
+    /// that were not read
     http_connections_cut: Counter = "http_connections_cut";
     /// Requests that were told to come back later (429)
     http_rate_limited: Counter = "http_rate_limited";

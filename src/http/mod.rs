@@ -470,8 +470,8 @@ impl Connection {
         Ok(response)
     }
 
-    /// It was the slowest when there was no memory left for what is under way, or its stream was not
-    /// read.
+    /// It was the slowest when there was no memory left for what is under way, or its stream was
+    /// not read.
     fn note_cut(&self) {
         self.listener.state.parts.metrics.http_connections_cut.inc();
         debug!(peer = %self.peer, "an HTTP connection was cut");

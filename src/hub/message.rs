@@ -216,9 +216,8 @@ mod tests {
         assert_eq!(hello_of(None)["data"]["expires_at"], Value::Null);
         for (tasks, expected) in [(vec![], "[]"), (vec!["1"], "[1]"), (vec!["1", "2"], "[1,2]")] {
             let tasks: Vec<Bytes> = tasks.into_iter().map(Bytes::from).collect();
-            let expected = format!(
-                r#"{{"type":"snapshot","data":{{"tasks":{expected},"more":false}},"pos":"ab.2.30"}}"#
-            );
+            let data = format!(r#"{{"tasks":{expected},"more":false}}"#);
+            let expected = format!(r#"{{"type":"snapshot","data":{data},"pos":"ab.2.30"}}"#);
             assert_eq!(snapshot(&tasks, false, POSITION), expected);
         }
         assert_eq!(live(POSITION), r#"{"type":"live","pos":"ab.2.30"}"#);
