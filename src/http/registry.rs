@@ -1,5 +1,5 @@
-//! The open sessions, for administrators: who, over what, since when, how far. One entry per socket or stream,
-//! gone when it ends; an entry reads its session's place and never holds the session.
+//! The open sessions, for administrators: who, over what, since when, how far. One entry per socket
+//! or stream, gone when it ends; an entry reads its session's place and never holds the session.
 
 use super::{Connection, follow::Transport};
 use crate::{hub::SessionView, task::UserId};

@@ -1,4 +1,4 @@
-//! A histogram of durations that can be read back, and that many threads may count on without a lock.
+//! A histogram of durations that can be read back, and that many threads count on without a lock.
 
 use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, NoLabelSet},

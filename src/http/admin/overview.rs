@@ -1,4 +1,5 @@
-//! `GET /api/admin/overview`: what the page draws. Counters only rise, so that whoever asks twice has rates.
+//! `GET /api/admin/overview`: what the page draws. Counters only rise, so that whoever asks twice
+//! has rates.
 
 use super::{
     super::{State, stats::document},

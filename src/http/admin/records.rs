@@ -1,7 +1,8 @@
 //! `/api/admin/topics` and `/api/admin/topics/{topic}/records`: what lies in the log.
 //!
-//! Bounds: an answer shows at most [`SHOWN_BYTES_MAX`] of records and looks at [`SCANNED_MAX`] of them; `next` is where
-//! to go on. A batch of the log is unfolded whole, so only [`super::super::LOOKS_MAX`] are at it at a time.
+//! Bounds: an answer shows at most [`SHOWN_BYTES_MAX`] of records and looks at [`SCANNED_MAX`] of
+//! them; `next` is where to go on. A batch of the log is unfolded whole, so only
+//! [`super::super::LOOKS_MAX`] are at it at a time.
 
 use super::{
     super::{
