@@ -2,6 +2,10 @@
 //!
 //! Names are `taskwire_<noun>_<unit>[_total]`; no label that a client can grow.
 
+mod histogram;
+
+pub use histogram::Durations;
+
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -90,6 +94,8 @@ metrics! {
     hub_users: Gauge = "hub_users";
     /// Messages written to sessions
     hub_messages: Counter = "hub_messages";
+    /// Time from the publication of a change to a session that was waiting for it
+    hub_delivery: Durations = "hub_delivery_seconds";
     /// Sessions that resumed from a position
     hub_resumes: Counter = "hub_resumes";
     /// Sessions that were told to resync

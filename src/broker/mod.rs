@@ -21,6 +21,7 @@ pub mod partition;
 pub mod producer;
 mod space;
 pub mod topics;
+pub mod view;
 
 #[cfg(test)]
 mod tests;

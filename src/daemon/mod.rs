@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     config::{self, Config, ConfigError},
     disk,
-    feed::{EventLog, embedded::Embedded},
+    feed::{EventLog, embedded::Embedded, inspect::Inspector},
     http::{self, Health, Http},
     hub::Hub,
     metrics::Metrics,
@@ -215,6 +215,7 @@ impl Daemon {
             apply_shutdown,
         );
         let clock_of_backups = clock.clone();
+        let inspect = Arc::new(Inspector::new(broker.clone(), clock.clone()));
         let parts = http::Parts {
             authenticator: authenticator.clone(),
             store: Arc::clone(&store),
@@ -224,6 +225,7 @@ impl Daemon {
             clock,
             metrics,
             health: health_of(&broker, &store),
+            inspect,
             backup: backup_of(&broker, &store, clock_of_backups),
         };
         let http = Http::new(config.http_options(), parts);

@@ -1,6 +1,7 @@
 //! Where ordered events come from and go to.
 
 pub mod embedded;
+pub mod inspect;
 
 pub use crate::wire::partitioner::partition_of_key;
 

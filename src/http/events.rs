@@ -64,7 +64,8 @@ pub(super) async fn open(
     if connection.listener.shutdown.has_begun() {
         return Err(Problem::new(Code::Stopping));
     }
-    let follower = Follower::new(&state, &principal, start, Transport::Events)?;
+    let mut follower = Follower::new(&state, &principal, start, Transport::Events)?;
+    follower.register(&connection);
     connection.talk.begin_stream();
     let (chunks, mut inbox) = mpsc::channel::<Bytes>(CHUNKS_MAX);
     let worker = Worker { connection: Arc::clone(&connection), chunks, principal };

@@ -95,6 +95,21 @@ pub(super) fn query_pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
         .map_err(|_| Problem::with_detail(Code::InvalidParameter, "the query cannot be read"))
 }
 
+/// The path's one parameter; empty if it cannot be read as text, which names nothing.
+pub(super) struct PathText(pub(super) String);
+
+impl FromRequestParts<Arc<State>> for PathText {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<State>,
+    ) -> Result<Self, Self::Rejection> {
+        let path = Path::<String>::from_request_parts(parts, state).await.ok();
+        Ok(Self(path.map(|Path(text)| text).unwrap_or_default()))
+    }
+}
+
 /// The task that the path names. What can be no task's id names no task.
 pub(super) struct TaskPath(pub(super) TaskId);
 

@@ -8,7 +8,7 @@
 //! Bounds: of a snapshot one part is in memory at a time; [`SNAPSHOTS_MAX`] are open at once, each
 //! for [`SNAPSHOT_TIMEOUT`] at most, for the store keeps what they show.
 
-use super::State;
+use super::{Connection, State, registry::Registered};
 use crate::{
     auth::Principal,
     hub::{
@@ -102,6 +102,16 @@ pub(super) enum Transport {
 }
 
 impl Transport {
+    /// As it is shown.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::PlainSocket => "websocket (plain)",
+            Self::Socket => "websocket",
+            Self::Events => "events",
+            Self::Changes => "long poll",
+        }
+    }
+
     const fn label(self) -> [(&'static str, &'static str); 1] {
         let transport = match self {
             Self::PlainSocket | Self::Socket => "socket",
@@ -159,6 +169,9 @@ pub(super) enum FollowError {
 
 /// One client's place. Dropping it ends its session.
 pub(super) struct Follower {
+    /// In its hello, and in the list of sessions.
+    id: Uuid,
+    registered: Option<Registered>,
     counted: Counted,
     session: Session,
     user_id: UserId,
@@ -203,14 +216,16 @@ impl Follower {
         session.mark();
         let position = session.position();
         let has_snapshot = is_snapshot || (must_resync && start.or_snapshot);
-        let mut documents = Vec::new();
+        let (id, mut documents) = (Uuid::new_v4(), Vec::new());
         if transport != Transport::PlainSocket {
-            documents.push(hello(principal, position));
+            documents.push(hello(id, principal, position));
         }
         if must_resync {
             documents.push(message::resync(position));
         }
         Ok(Self {
+            id,
+            registered: None,
             counted: Counted::new(state, transport),
             session,
             user_id: principal.user_id.clone(),
@@ -221,6 +236,13 @@ impl Follower {
             awaits_live: true,
             pongs: 0,
         })
+    }
+
+    /// Lists it among the open sessions, of which an administrator may cut the connection.
+    pub(super) fn register(&mut self, connection: &Connection) {
+        let who = (self.user_id.clone(), self.counted.transport);
+        let registry = &self.counted.state.registry;
+        self.registered = Some(registry.add(self.id, connection, who, self.session.view()));
     }
 
     /// What is to be sent next; waits until there is something. Cancel safe.
@@ -313,8 +335,8 @@ impl OpenSnapshot {
     }
 }
 
-fn hello(principal: &Principal, position: Position) -> Bytes {
-    let session = Uuid::new_v4().simple().to_string();
+fn hello(id: Uuid, principal: &Principal, position: Position) -> Bytes {
+    let session = id.simple().to_string();
     let Principal { user_id, expires_at_ms, .. } = principal;
     message::hello(Hello { user_id, session: &session, expires_at_ms: *expires_at_ms }, position)
 }

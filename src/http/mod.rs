@@ -16,7 +16,9 @@ mod limits;
 mod list;
 mod metered;
 mod origin;
+mod page;
 mod problem;
+mod registry;
 mod route;
 mod socket;
 mod stats;
@@ -33,7 +35,7 @@ use crate::{
     apply::{Applied, Progress},
     auth::{AuthError, Authenticator, Principal},
     clock::Clock,
-    feed::EventLog,
+    feed::{EventLog, inspect::Inspect},
     hub::Hub,
     metrics::Metrics,
     places::{Full, Place},
@@ -62,6 +64,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use limits::Usage;
 use origin::{Origin, Policy};
 use problem::{Code, Problem, Refused};
+use registry::Registry;
 use std::{
     convert::Infallible,
     io,
@@ -91,6 +94,9 @@ const TARGET_BYTES_MAX: usize = 16 * 1_024;
 
 /// Shortest and longest wait after a failed accept.
 const ACCEPT_BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Most administrators that look into the log at a time.
+const LOOKS_MAX: usize = 2;
 
 /// Shortest and longest wait in milliseconds that a client is asked for when the daemon stops.
 const RECONNECT_AFTER_MS: (f64, f64) = (100.0, 500.0);
@@ -142,6 +148,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What health says beside apply's progress.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    /// What administrators see of the log.
+    pub inspect: Arc<dyn Inspect>,
     /// Makes a backup of this daemon.
     pub backup: MakeBackup,
 }
@@ -171,6 +179,8 @@ impl Http {
             budgets: Budgets::new(),
             is_stopping: AtomicBool::new(false),
             backups: Arc::new(Semaphore::new(1)),
+            looks: Semaphore::new(LOOKS_MAX),
+            registry: Registry::default(),
             tickets: Tickets::default(),
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             options,
@@ -222,6 +232,9 @@ struct State {
     usage: Usage,
     /// One backup at a time.
     backups: Arc<Semaphore>,
+    /// Administrators who look into the log or at its groups; further ones wait.
+    looks: Semaphore,
+    registry: Registry,
     tickets: Tickets,
     /// See [`SNAPSHOTS_MAX`].
     snapshots: Arc<Semaphore>,

@@ -83,6 +83,8 @@ codes! {
     AdminRequired = FORBIDDEN "admin_required" "Only an administrator may do this";
     /// It came by port 8000.
     LocalOnly = FORBIDDEN "local_only" "Only the daemon's own socket takes this";
+    /// Nobody but the daemon writes there.
+    TopicReserved = FORBIDDEN "topic_reserved" "Only the daemon writes to this topic";
     /// The body names another user.
     OtherUser = FORBIDDEN "other_user" "Only your own tasks can be written";
     /// The browser's page may not use us.
@@ -93,6 +95,10 @@ codes! {
     NotFound = NOT_FOUND "not_found" "There is nothing at this path";
     /// No such task of this user.
     TaskNotFound = NOT_FOUND "task_not_found" "There is no such task";
+    /// No such connection (any more).
+    ConnectionNotFound = NOT_FOUND "connection_not_found" "There is no such connection";
+    /// No such topic.
+    TopicNotFound = NOT_FOUND "topic_not_found" "There is no such topic";
     /// No such dead letter.
     LetterNotFound = NOT_FOUND "letter_not_found" "There is no such dead letter";
     /// The path has other methods.

@@ -1,7 +1,7 @@
 //! Method x path -> handler: the whole table.
 
 use super::{
-    State, admin, changes, events, list,
+    State, admin, changes, events, list, page,
     problem::{Code, Problem},
     socket, stats, tasks, tickets,
 };
@@ -13,17 +13,9 @@ use axum::{
 };
 use std::sync::Arc;
 
-/// The page at `/`: one file, no request but to us.
-const PAGE: &str = include_str!("page.html");
-
 /// The description of every route; `tests/it/cross_user.rs` compares it with the router, and
 /// schemathesis with the answers.
 const OPENAPI: &str = include_str!("openapi.json");
-
-/// What the page may do.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
-    style-src 'unsafe-inline'; connect-src 'self' ws: wss:; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'none'";
 
 /// The routes over their state.
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -43,21 +35,11 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/readyz", get(stats::readiness))
         .route("/metrics", get(stats::metrics))
         .route("/openapi.json", get(openapi))
-        .route("/", get(page))
+        .route("/", get(page::index))
+        .route("/page/{file}", get(page::file))
         .fallback(async || Problem::new(Code::NotFound))
         .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed))
         .with_state(state)
-}
-
-async fn page() -> Response<Body> {
-    let mut response = Response::new(Body::from(PAGE));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
 }
 
 async fn openapi() -> Response<Body> {

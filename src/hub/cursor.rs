@@ -36,6 +36,20 @@ pub struct Session {
     mark: Option<u64>,
 }
 
+/// Looks at a session's place without holding it.
+#[derive(Clone)]
+pub struct SessionView {
+    listener: Arc<Listener>,
+    slot: usize,
+}
+
+impl SessionView {
+    /// All of its user's changes up to here were handed over; 0 once the session has ended.
+    pub fn sequence(&self) -> u64 {
+        self.listener.lock().cursor(self.slot).unwrap_or(0)
+    }
+}
+
 impl Session {
     /// The slot was taken on the listener under the same cursor.
     pub(super) const fn new(
@@ -89,6 +103,11 @@ impl Session {
         Next::Messages(messages)
     }
 
+    /// Another's look at where it is.
+    pub fn view(&self) -> SessionView {
+        SessionView { listener: Arc::clone(&self.listener), slot: self.slot }
+    }
+
     /// Where it is.
     pub fn position(&self) -> Position {
         self.hub.store().position_of(self.cursor)
@@ -113,6 +132,11 @@ impl Session {
         let published = self.hub.published();
         let mut recent = self.listener.lock();
         let found = recent.after(self.cursor, NEXT_BYTES_MAX);
+        if let Found::Messages(_, last) = &found
+            && let Some(waited) = recent.waited(*last)
+        {
+            self.hub.count_delivery(waited);
+        }
         if matches!(found, Found::CaughtUp) && published > self.cursor {
             self.cursor = published;
             recent.seen(self.slot, published);

@@ -17,7 +17,7 @@ mod recent;
 #[cfg(test)]
 mod tests;
 
-pub use self::cursor::{Next, Session};
+pub use self::cursor::{Next, Session, SessionView};
 
 use self::recent::{Bounds, Listener};
 use crate::{
@@ -34,6 +34,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 /// Parts of the map of users, so that sessions that come and go do not wait for each other.
@@ -273,6 +274,10 @@ impl Hub {
 
     fn count_messages(&self, messages: usize) {
         self.0.metrics.hub_messages.inc_by(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+
+    fn count_delivery(&self, waited: Duration) {
+        self.0.metrics.hub_delivery.observe(waited);
     }
 
     fn count_resync(&self) {

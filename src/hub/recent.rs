@@ -7,6 +7,7 @@ use bytes::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 
@@ -39,6 +40,7 @@ impl Listener {
             cursors: Vec::new(),
             sessions: 0,
             is_touched: false,
+            touched_at: Instant::now(),
         };
         Self { recent: Mutex::new(recent), changed: Notify::new() }
     }
@@ -69,6 +71,8 @@ pub(super) struct Recent {
     sessions: usize,
     /// Whether the batch being published has touched it.
     is_touched: bool,
+    /// When the last batch touched it.
+    touched_at: Instant,
 }
 
 impl Recent {
@@ -114,12 +118,27 @@ impl Recent {
                 self.pop();
             }
         }
-        !std::mem::replace(&mut self.is_touched, true)
+        let was_touched = std::mem::replace(&mut self.is_touched, true);
+        if !was_touched {
+            self.touched_at = Instant::now();
+        }
+        !was_touched
     }
 
     /// The batch being published is complete.
     pub(super) const fn settle(&mut self) {
         self.is_touched = false;
+    }
+
+    /// Since the last publication; nothing unless `sequence` is the last one published.
+    pub(super) fn waited(&self, sequence: u64) -> Option<Duration> {
+        let is_last = self.changes.back().is_some_and(|(last, _)| *last == sequence);
+        is_last.then(|| self.touched_at.elapsed())
+    }
+
+    /// Where a session is; `None` if it has ended.
+    pub(super) fn cursor(&self, slot: usize) -> Option<u64> {
+        self.cursors.get(slot).copied().flatten()
     }
 
     /// What comes after a cursor: at least one message if there is one, else up to `bytes_max`.

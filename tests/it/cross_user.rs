@@ -25,6 +25,8 @@ enum About {
     LocalAdmin,
     /// The daemon, for anybody.
     Anybody,
+    /// A file of the page, the same for all.
+    File,
 }
 
 /// Every method x route. A new route needs a row here, and is then tried as its kind is.
@@ -39,6 +41,13 @@ const TABLE: &[(&str, &str, About)] = &[
     ("PATCH", "/api/tasks/{id}/complete", About::Task),
     ("GET", "/api/admin/status", About::Admin),
     ("POST", "/api/admin/backup", About::LocalAdmin),
+    ("GET", "/api/admin/overview", About::Admin),
+    ("GET", "/api/admin/topics", About::Admin),
+    ("GET", "/api/admin/topics/{topic}/records", About::Admin),
+    ("POST", "/api/admin/topics/{topic}/records", About::Admin),
+    ("GET", "/api/admin/connections", About::Admin),
+    ("POST", "/api/admin/connections/{id}/close", About::Admin),
+    ("GET", "/api/admin/groups", About::Admin),
     ("GET", "/api/admin/waiting", About::Admin),
     ("GET", "/api/admin/dead-letters", About::Admin),
     ("POST", "/api/admin/dead-letters/redrive", About::Admin),
@@ -56,6 +65,7 @@ const TABLE: &[(&str, &str, About)] = &[
     ("GET", "/metrics", About::Anybody),
     ("GET", "/openapi.json", About::Anybody),
     ("GET", "/", About::Anybody),
+    ("GET", "/page/{file}", About::File),
 ];
 
 /// The paths that the source gives to the router.

@@ -11,6 +11,7 @@ mod flips;
 mod follow;
 mod full_disk;
 mod idempotence;
+mod inspect;
 mod kafka;
 mod letters;
 mod limits;

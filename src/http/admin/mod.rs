@@ -6,8 +6,12 @@
 //! Invariant: only [`local`] marks a request as local; nothing in a request can.
 
 pub(super) mod backup;
+mod connections;
+mod groups;
 mod letters;
 mod local;
+mod overview;
+mod records;
 
 use super::{
     State,
@@ -30,6 +34,12 @@ pub(super) fn routes() -> Router<Arc<State>> {
     let router = Router::new()
         .route("/api/admin/status", get(status))
         .route("/api/admin/backup", post(backup::make))
+        .route("/api/admin/overview", get(overview::overview))
+        .route("/api/admin/topics", get(records::topics))
+        .route("/api/admin/topics/{topic}/records", get(records::records).post(records::produce))
+        .route("/api/admin/connections", get(connections::list))
+        .route("/api/admin/connections/{id}/close", post(connections::close))
+        .route("/api/admin/groups", get(groups::list))
         .route("/api/admin/waiting", get(letters::waiting))
         .route("/api/admin/dead-letters", get(letters::list))
         .route("/api/admin/dead-letters/redrive", post(letters::redrive_all))

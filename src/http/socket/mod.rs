@@ -114,7 +114,7 @@ impl Worker {
         let _place = self.connection.take_place();
         let Some(mut socket) = raw_socket(upgrade).await else { return };
         let close_timeout = self.limits().close_timeout;
-        let cut = self.connection.listener.cut.clone();
+        let cut = self.connection.cut.clone();
         let end = tokio::select! {
             Err(end) = self.serve(&mut socket, opening) => end,
             () = cut.cancelled() => End::Blocked,
@@ -145,7 +145,8 @@ impl Worker {
             opening => opening,
         };
         match opening {
-            Opening::Session(principal, follower) => {
+            Opening::Session(principal, mut follower) => {
+                follower.register(&self.connection);
                 self.pump(socket, *follower, principal, inbound).await
             }
             Opening::Refused(code) => Err(End::Close(code.into())),
