@@ -9,8 +9,8 @@ use super::{
     problem::{Code, Problem},
 };
 use crate::{
-    store::{PAGE_ROWS_MAX, TaskFilter},
-    task::{Priority, UserId, time},
+    store::{PAGE_ROWS_MAX, SortBy, TaskFilter, TaskSort},
+    task::{LABEL_CHARS_MAX, Priority, UserId, time},
 };
 use aws_lc_rs::digest;
 use axum::{
@@ -91,8 +91,8 @@ impl ListQuery {
                 return Err(Problem::parameter("q", "at most 200 characters"));
             }
             "q" => self.filter.q = Some(value).filter(|text| !text.is_empty()),
-            "sort" if value == "created_at" => (),
-            "sort" => return Err(Problem::parameter("sort", "one of created_at")),
+            "label" => self.filter.label = Some(label(value)?),
+            "sort" => self.filter.sort = sort(&value)?,
             "limit" => self.limit = limit(&value)?,
             "cursor" => self.cursor = Some(value),
             // Whose list it is (development mode); read with the token.
@@ -118,6 +118,30 @@ fn completed(value: &str) -> Result<bool, Problem> {
         "false" => Ok(false),
         _ => Err(Problem::parameter("completed", "true or false")),
     }
+}
+
+fn label(value: String) -> Result<String, Problem> {
+    if (1..=LABEL_CHARS_MAX).contains(&value.chars().count()) {
+        return Ok(value);
+    }
+    Err(Problem::parameter("label", "1 to 64 characters"))
+}
+
+fn sort(value: &str) -> Result<TaskSort, Problem> {
+    let name = value.strip_prefix('-');
+    let by = match name.unwrap_or(value) {
+        "created_at" => SortBy::CreatedAt,
+        "updated_at" => SortBy::UpdatedAt,
+        "due_date" => SortBy::DueDate,
+        "priority" => SortBy::Priority,
+        "title" => SortBy::Title,
+        _ => {
+            let detail = "one of created_at, updated_at, due_date, priority, title, each also \
+                          with - before it";
+            return Err(Problem::parameter("sort", detail));
+        }
+    };
+    Ok(TaskSort { by, is_descending: name.is_some() })
 }
 
 fn instant(name: &'static str, value: &str) -> Result<i64, Problem> {
@@ -223,7 +247,10 @@ mod tests {
             "priority=top",
             "due_before=now",
             "due_after=",
-            "sort=title",
+            "sort=name",
+            "sort=--title",
+            "sort=",
+            "label=",
             "nonsense=1",
             "complete=true",
             &format!("q={}", "x".repeat(201)),
@@ -239,6 +266,9 @@ mod tests {
         let cursor = seal_cursor(b"\x00next", query.binding(&alice));
         assert_eq!(open_cursor(&cursor, query.binding(&alice)).unwrap(), b"\x00next");
         assert!(open_cursor(&cursor, query.binding(&bob)).is_err());
+        for other in ["completed=true&sort=title", "completed=true&sort=-created_at"] {
+            assert!(open_cursor(&cursor, parse(other).unwrap().binding(&alice)).is_err());
+        }
         assert!(open_cursor(&cursor, parse("completed=false").unwrap().binding(&alice)).is_err());
         for bad in ["", "0", "zz", "00", "\u{e4}\u{e4}", &"0".repeat(2_000)] {
             assert!(open_cursor(bad, query.binding(&alice)).is_err(), "{bad}");

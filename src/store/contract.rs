@@ -2,7 +2,7 @@
 
 use super::{
     CommitDurability, KnownEvent, LoadKeys, NewChange, Outcome, PAGE_ROWS_MAX, Placement,
-    Processed, Store, TaskFilter, WaitingEvent, WriteSet,
+    Processed, SortBy, Store, TaskFilter, TaskSort, WaitingEvent, WriteSet,
 };
 use crate::{
     position::{Offset, Partition, Position, TopicName, TopicPartition},
@@ -48,6 +48,8 @@ macro_rules! contract_tests {
             a_batch_becomes_visible_as_a_whole
             a_list_is_in_the_order_of_creation_page_by_page
             filters_take_what_they_name
+            every_order_gives_every_task_once_whatever_the_page
+            a_task_that_goes_moves_no_other_from_the_next_page
             only_the_owner_sees_a_task
             a_deleted_task_leaves_a_tombstone
             every_outcome_survives
@@ -213,17 +215,7 @@ pub(super) async fn a_list_is_in_the_order_of_creation_page_by_page(subject: &dy
     commit(&*store, WriteSet { tasks: vec![present(changed)], ..WriteSet::default() }).await;
     let expected = ["t9", "t8", "t7", "t6", "t5", "t4", "t3", "t0"];
     assert_eq!(ids(&*store, "u", &TaskFilter::default()).await, expected);
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let filter = TaskFilter::default();
-        let page = store.tasks(&user("u"), &filter, after.as_deref(), 3).await.unwrap();
-        assert!(page.tasks.len() <= 3);
-        found.extend(page.tasks.iter().map(|json| Task::from_json(json).unwrap().id.to_string()));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let found = page_by_page(&*store, &TaskFilter::default(), 3).await;
     assert_eq!(found, expected);
     let page = store.tasks(&user("u"), &TaskFilter::default(), Some(b"?"), 3).await.unwrap();
     assert!(page.tasks.is_empty(), "a cursor of nothing is the end");
@@ -232,7 +224,12 @@ pub(super) async fn a_list_is_in_the_order_of_creation_page_by_page(subject: &dy
 pub(super) async fn filters_take_what_they_name(subject: &dyn Subject) {
     let store = started(subject).await;
     let tasks = [
-        Task { completed: true, priority: Priority::Low, ..task("done", "u") },
+        Task {
+            completed: true,
+            priority: Priority::Low,
+            labels: vec!["home".into()],
+            ..task("done", "u")
+        },
         Task { due_date: Some(100), priority: Priority::Urgent, ..task("soon", "u") },
         Task { due_date: Some(200), description: Some("MILK \u{c4}".into()), ..task("later", "u") },
     ];
@@ -250,6 +247,67 @@ pub(super) async fn filters_take_what_they_name(subject: &dyn Subject) {
     check(TaskFilter { q: Some("milk \u{e4}".into()), ..all() }, &["later"]).await;
     check(TaskFilter { q: Some("TITLE OF".into()), ..all() }, &["done", "soon", "later"]).await;
     check(TaskFilter { q: Some("urgent".into()), ..all() }, &[]).await;
+    check(TaskFilter { label: Some("home".into()), ..all() }, &["done"]).await;
+    check(TaskFilter { label: Some("Home".into()), ..all() }, &[]).await;
+}
+
+pub(super) async fn every_order_gives_every_task_once_whatever_the_page(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let tasks = [
+        Task { updated_at: 5, priority: Priority::Urgent, ..task("a", "u") },
+        Task { updated_at: -4, due_date: Some(-1), title: "\u{c4}rger".into(), ..task("b", "u") },
+        Task { updated_at: 5, due_date: Some(9), title: "milk".into(), ..task("c", "u") },
+        Task { updated_at: 7, due_date: Some(0), title: "Milk 2".into(), ..task("d", "u") },
+        Task { priority: Priority::Low, title: "MILK".into(), ..task("e", "u") },
+    ];
+    let tasks = tasks.into_iter().map(present).chain([present(task("x", "v"))]).collect();
+    commit(&*store, WriteSet { tasks, ..WriteSet::default() }).await;
+    for (by, up, down) in [
+        (SortBy::CreatedAt, "abcde", "edcba"),
+        (SortBy::UpdatedAt, "bacde", "edcab"),
+        (SortBy::DueDate, "bdcae", "cdbea"),
+        (SortBy::Priority, "ebcda", "adcbe"),
+        (SortBy::Title, "cedab", "badec"),
+    ] {
+        for (is_descending, expected) in [(false, up), (true, down)] {
+            let filter =
+                TaskFilter { sort: TaskSort { by, is_descending }, ..TaskFilter::default() };
+            for limit in 1..7 {
+                let found = page_by_page(&*store, &filter, limit).await.concat();
+                assert_eq!(found, expected, "{filter:?}, {limit} a page");
+            }
+        }
+    }
+}
+
+pub(super) async fn a_task_that_goes_moves_no_other_from_the_next_page(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let tasks = ["a", "b", "c", "d"].map(|id| present(task(id, "u"))).into();
+    commit(&*store, WriteSet { tasks, ..WriteSet::default() }).await;
+    let sort = TaskSort { by: SortBy::Title, is_descending: false };
+    let filter = TaskFilter { sort, ..TaskFilter::default() };
+    let page = store.tasks(&user("u"), &filter, None, 2).await.unwrap();
+    let deleted = (task_id("b"), user("u"), TaskState::Deleted { creation: CREATION });
+    let before = present(Task { title: "A".into(), ..task("e", "u") });
+    let tasks = vec![deleted, before];
+    commit(&*store, WriteSet { tasks, ..WriteSet::default() }).await;
+    let page = store.tasks(&user("u"), &filter, page.next.as_deref(), 2).await.unwrap();
+    assert_eq!(page.tasks.len(), 2, "c and d");
+    assert_eq!(page.next, None);
+}
+
+/// Ids in the order of the pages.
+async fn page_by_page(store: &dyn Store, filter: &TaskFilter, limit: usize) -> Vec<String> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.tasks(&user("u"), filter, after.as_deref(), limit).await.unwrap();
+        assert!(page.tasks.len() <= limit);
+        found.extend(page.tasks.iter().map(|json| Task::from_json(json).unwrap().id.to_string()));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
 }
 
 pub(super) async fn only_the_owner_sees_a_task(subject: &dyn Subject) {

@@ -170,9 +170,46 @@ pub struct TaskFilter {
     pub due_after: Option<i64>,
     /// Case-insensitive substring of title or description.
     pub q: Option<String>,
+    /// Only tasks with this label.
+    pub label: Option<String>,
+    /// In which order.
+    pub sort: TaskSort,
 }
 
-/// A page of a user's tasks in the order of creation.
+impl TaskFilter {
+    /// Whether every task that is looked at has to be decoded.
+    pub const fn reads_text(&self) -> bool {
+        self.q.is_some() || self.label.is_some()
+    }
+}
+
+/// The order of a list. Tasks that are equal in it are in the order of creation, which turns with
+/// it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TaskSort {
+    /// By what.
+    pub by: SortBy,
+    /// From the greatest to the least.
+    pub is_descending: bool,
+}
+
+/// What a list is sorted by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SortBy {
+    /// The order of creation.
+    #[default]
+    CreatedAt,
+    /// When it was changed last.
+    UpdatedAt,
+    /// When it is due; tasks without a date come last, also when descending.
+    DueDate,
+    /// From low to urgent.
+    Priority,
+    /// The beginning of the title in lower case, by code points.
+    Title,
+}
+
+/// A page of a user's tasks in the order that was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct TaskPage {
     /// Each task as [`Task::to_json`](crate::task::Task::to_json) wrote it.
@@ -250,6 +287,12 @@ pub enum StoreError {
          `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
     )]
     DamagedFile(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The user has more tasks than a list sorts; in the order of creation they can be read.
+    #[error("more than {tasks_max} tasks are not sorted")]
+    TooManyToSort {
+        /// The most that are.
+        tasks_max: usize,
+    },
     /// Another process has the store open.
     #[error("the store is in use by another process")]
     InUse,
@@ -338,6 +381,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter. A page may
     /// be short, even empty, and still have a next one: work per page is bounded.
+    ///
+    /// # Errors
+    /// Also `TooManyToSort`, for every order but that of creation.
     fn tasks<'a>(
         &'a self,
         user_id: &'a UserId,

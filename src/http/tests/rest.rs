@@ -1,13 +1,27 @@
 //! `/api/tasks` and its problems.
 
-use super::support::{Daemon, LogMood, start, start_with};
+use super::support::{Daemon, LogMood, Reply, start, start_with};
+use crate::{
+    store::{CommitDurability, WriteSet},
+    task::{Priority, Task, TaskId, UserId, transition::TaskState},
+};
 use serde_json::{Value, json};
 use std::time::Duration;
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
 
 async fn create(daemon: &Daemon, user: &str, body: &Value) -> Value {
     let reply = daemon.call(user, "POST /api/tasks", &body.to_string()).await;
     assert_eq!(reply.status, 201, "{reply:?}");
     reply.json()
+}
+
+fn titles(reply: &Reply) -> Vec<String> {
+    let list = reply.json();
+    let tasks = list.as_array().unwrap().iter();
+    tasks.map(|task| task["title"].as_str().unwrap().replace("Task ", "")).collect()
 }
 
 fn path(task: &Value) -> String {
@@ -273,11 +287,6 @@ async fn a_list_is_filtered_and_paged() {
         let body = json!({"title": format!("Task {index}"), "priority": priority, "due_date": due});
         create(&daemon, "alice", &body).await;
     }
-    let titles = |reply: &super::support::Reply| -> Vec<String> {
-        let list = reply.json();
-        let tasks = list.as_array().unwrap().iter();
-        tasks.map(|task| task["title"].as_str().unwrap().replace("Task ", "")).collect()
-    };
     for (query, expected) in [
         ("", "01234"),
         ("?priority=high", "024"),
@@ -312,7 +321,7 @@ async fn a_list_is_filtered_and_paged() {
         let reply = daemon.call(user, &format!("GET /api/tasks?{query}"), "").await;
         assert_eq!(reply.outcome(), "400 invalid_cursor", "{query}");
     }
-    for query in ["limit=0", "limit=1001", "sort=title", "completed=maybe", "wat=1"] {
+    for query in ["limit=0", "limit=1001", "sort=name", "completed=maybe", "wat=1"] {
         let reply = daemon.call("alice", &format!("GET /api/tasks?{query}"), "").await;
         assert_eq!(reply.outcome(), "400 invalid_parameter", "{query}");
     }
@@ -505,4 +514,68 @@ async fn task_routes_wait_for_apply_to_catch_up() {
         assert_eq!(reply.outcome(), "503 catching_up");
     }
     assert_eq!(daemon.request("GET /readyz", &[], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn sorted_pages_are_joined_by_their_links() {
+    let daemon = start().await;
+    for (title, priority) in [("b", "low"), ("C", "urgent"), ("a", "high"), ("d", "low")] {
+        create(&daemon, "alice", &json!({ "title": title, "priority": priority })).await;
+    }
+    for (sort, expected) in [
+        ("title", "abCd"),
+        ("-title", "dCba"),
+        ("priority", "bdaC"),
+        ("-priority", "Cadb"),
+        ("updated_at", "bCad"),
+        ("-created_at", "daCb"),
+    ] {
+        let mut found = String::new();
+        let mut target = format!("/api/tasks?sort={sort}&limit=3");
+        loop {
+            let reply = daemon.call("alice", &format!("GET {target}"), "").await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            found.push_str(&titles(&reply).concat());
+            let link = reply.header("link");
+            let Some(next) = link.strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
+                break;
+            };
+            target = next.0.to_owned();
+            let other = target.replace(&format!("sort={sort}"), "sort=due_date");
+            let reply = daemon.call("alice", &format!("GET {other}"), "").await;
+            assert_eq!(reply.outcome(), "400 invalid_cursor", "{other}");
+        }
+        assert_eq!(found, expected, "{sort}");
+    }
+}
+
+#[tokio::test]
+async fn so_many_tasks_are_listed_but_not_sorted() {
+    let daemon = start().await;
+    for first in (0..100_001).step_by(10_000) {
+        let numbers = first..(first + 10_000).min(100_001);
+        let tasks = numbers.map(|number| {
+            let (id, user_id) = (TaskId::new(&format!("t{number}")).unwrap(), user("many"));
+            let task = Task {
+                id: id.clone(),
+                title: "t".to_owned(),
+                description: None,
+                user_id: user_id.clone(),
+                priority: Priority::Low,
+                due_date: None,
+                labels: Vec::new(),
+                completed: false,
+                completed_at: None,
+                created_at: 0,
+                updated_at: 0,
+                version: 1,
+            };
+            (id, user_id, TaskState::Present { task, creation: [0; 16] })
+        });
+        let writes = WriteSet { tasks: tasks.collect(), ..WriteSet::default() };
+        daemon.store.commit(writes, CommitDurability::Deferred).await.unwrap();
+    }
+    let reply = daemon.call("many", "GET /api/tasks?sort=title", "").await;
+    assert_eq!(reply.outcome(), "400 too_many_to_sort");
+    assert_eq!(daemon.call("many", "GET /api/tasks?limit=1", "").await.status, 200);
 }
