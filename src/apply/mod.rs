@@ -69,6 +69,8 @@ pub struct Progress {
     pub is_caught_up: bool,
     /// Records between the processed offset and the log end.
     pub lag_records: u64,
+    /// The last committed change.
+    pub head: u64,
 }
 
 /// What others see of apply. Cheap to clone.

@@ -609,6 +609,7 @@ impl Worker {
         let is_caught_up = self.cursors.values().all(Cursor::is_caught_up);
         let metrics = &self.parts.metrics;
         metrics.apply_lag_records.set(i64::try_from(lag_records).unwrap_or(i64::MAX));
+        let head = self.parts.store.head().sequence;
         let store = self.parts.store.stats();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics.apply_waiting.set(gauge(store.waiting));
@@ -617,7 +618,7 @@ impl Worker {
         self.progress.send_if_modified(|progress| {
             // Once reached, the start's log end stays reached, whatever partitions come.
             let is_caught_up = is_caught_up || progress.is_caught_up;
-            let now = Progress { is_caught_up, lag_records };
+            let now = Progress { is_caught_up, lag_records, head };
             mem::replace(progress, now) != now
         });
     }

@@ -5,7 +5,7 @@
 
 use super::{
     State,
-    extract::{Caller, query_pairs},
+    extract::{Reader, query_pairs},
     problem::{Code, Problem},
 };
 use crate::{
@@ -36,7 +36,7 @@ const BINDING_BYTES: usize = 8;
 /// `GET /api/tasks`
 pub(super) async fn list(
     AxumState(state): AxumState<Arc<State>>,
-    Caller(caller): Caller,
+    Reader(caller): Reader,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let query = ListQuery::parse(&uri)?;
@@ -95,8 +95,8 @@ impl ListQuery {
             "sort" => self.filter.sort = sort(&value)?,
             "limit" => self.limit = limit(&value)?,
             "cursor" => self.cursor = Some(value),
-            // Whose list it is (development mode); read with the token.
-            "user" => (),
+            // Read before: when, and (development mode) whose list it is.
+            "min_pos" | "user" => (),
             _ => return Err(unknown(name)),
         }
         Ok(())

@@ -109,6 +109,8 @@ codes! {
         "The dead letter holds no record to send again";
     /// The task was deleted.
     TaskDeleted = GONE "task_deleted" "The task was deleted";
+    /// The position is of another store, or of a time that did not come.
+    Resync = GONE "resync" "The position cannot be placed";
     /// `If-Match` lost.
     VersionMismatch = PRECONDITION_FAILED "version_mismatch" "The task has another version";
     /// The request target is too long.

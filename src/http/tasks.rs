@@ -4,7 +4,7 @@
 
 use super::{
     POSITION_HEADER, State, body,
-    extract::{Caller, Headers, TaskPath, Versions},
+    extract::{Caller, Headers, Reader, TaskPath, Versions},
     problem::{Code, Problem},
 };
 use crate::{
@@ -46,6 +46,10 @@ pub(super) async fn create(
     fields.refuse_unknown()?;
     refuse_read_only(&fields)?;
     refuse_other_user(&fields, &caller.user_id)?;
+    if fields.patch()?.completed_at.is_some() {
+        let problem = field::Problem::Invalid("null or left out in a new task");
+        return Err(FieldError::new("completed_at", problem).into());
+    }
     if fields.id()?.is_some() {
         let problem = field::Problem::Invalid("left out: the server makes it");
         return Err(FieldError::new("id", problem).into());
@@ -72,7 +76,7 @@ pub(super) async fn create(
 /// `GET /api/tasks/{id}`
 pub(super) async fn read(
     AxumState(state): AxumState<Arc<State>>,
-    Caller(caller): Caller,
+    Reader(caller): Reader,
     TaskPath(task_id): TaskPath,
     Headers(headers): Headers,
 ) -> Answer {
@@ -101,6 +105,7 @@ pub(super) async fn patch(
     let fields = Fields::parse(&body)?;
     refuse_read_only(&fields)?;
     target.check_fields(&fields)?;
+    target.check_completed_at(&fields, Left::Alone)?;
     match action(&fields)? {
         Some(action) => target.change(&state, action).await,
         None => Ok(task_response(StatusCode::OK, target.json)),
@@ -119,6 +124,7 @@ pub(super) async fn replace(
     let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
     let fields = Fields::parse(&body)?;
     target.check_fields(&fields)?;
+    target.check_completed_at(&fields, Left::Default)?;
     let action = match action(&fields)? {
         Some(Action::Update(patch)) => Action::Update(replacement(patch)?),
         Some(action) => action,
@@ -199,6 +205,28 @@ impl Target {
         Ok(())
     }
 
+    /// Refuses a time of completion that the task would not have, and none where it has one.
+    fn check_completed_at(&self, fields: &Fields<'_>, left: Left) -> Result<(), Problem> {
+        let refuse = |expected| {
+            Err(FieldError::new("completed_at", field::Problem::Invalid(expected)).into())
+        };
+        let named = fields.completed()?;
+        let is_completed = match (named, left) {
+            (Some(named), _) => named,
+            (None, Left::Default) => false,
+            (None, Left::Alone) => {
+                Task::from_json(&self.json).ok_or(Problem::new(Code::Internal))?.completed
+            }
+        };
+        if !is_completed && fields.patch()?.completed_at.is_some() {
+            return refuse("null or left out, unless completed is true");
+        }
+        if is_completed && named.is_none() && fields.clears_completed_at() {
+            return refuse("a time, while completed is true");
+        }
+        Ok(())
+    }
+
     fn event(&self, action: Action) -> TaskEvent {
         let body = EventBody::Existing {
             id: self.task_id.clone(),
@@ -219,6 +247,15 @@ impl Target {
             Settled::Undecided => Ok(undecided(&self.task_id, location(&self.task_id))),
         }
     }
+}
+
+/// What becomes of fields that a body leaves out.
+#[derive(Clone, Copy)]
+enum Left {
+    /// They stay (PATCH).
+    Alone,
+    /// They get their defaults (PUT).
+    Default,
 }
 
 /// What a body asks for; `None` if it sets nothing.
@@ -246,6 +283,7 @@ fn replacement(patch: TaskPatch) -> Result<TaskPatch, Problem> {
         due_date: Some(patch.due_date.flatten()),
         labels: Some(patch.labels.unwrap_or_default()),
         completed: Some(patch.completed.unwrap_or(false)),
+        completed_at: patch.completed_at,
     })
 }
 

@@ -232,6 +232,9 @@ fn patched(task: &Task, patch: &TaskPatch, at_ms: i64) -> Task {
         after.completed = completed;
         after.completed_at = completed.then_some(at_ms);
     }
+    if after.completed && patch.completed_at.is_some() {
+        after.completed_at = patch.completed_at;
+    }
     after
 }
 

@@ -156,6 +156,7 @@ fn an_update_sets_and_clears() {
         due_date: Some(None),
         labels: Some(vec!["l".to_owned()]),
         completed: Some(true),
+        completed_at: None,
     };
     let state = after(&present(), &update(patch), 2_000);
     let task = task_of(&state);
@@ -166,6 +167,19 @@ fn an_update_sets_and_clears() {
         TaskPatch { completed: Some(false), description: Some(None), ..TaskPatch::default() };
     let task = task_of(&after(&state, &update(open), 3_000));
     assert_eq!((task.completed, task.completed_at, task.description), (false, None, None));
+}
+
+#[test]
+fn a_time_of_completion_is_only_of_a_task_that_is_done() {
+    let at = |completed, time| {
+        update(TaskPatch { completed, completed_at: Some(time), ..TaskPatch::default() })
+    };
+    check_rejected(&present(), &at(None, 7), Rejected::Duplicate);
+    let done = after(&present(), &at(Some(true), 7), 2_000);
+    assert_eq!(task_of(&done).completed_at, Some(7));
+    let moved = after(&done, &at(None, 8), 3_000);
+    assert_eq!(task_of(&moved).completed_at, Some(8));
+    assert_eq!(task_of(&after(&moved, &at(Some(false), 9), 4_000)).completed_at, None);
 }
 
 #[test]

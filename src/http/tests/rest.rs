@@ -2,6 +2,7 @@
 
 use super::support::{Daemon, LogMood, Reply, start, start_with};
 use crate::{
+    position::Position,
     store::{CommitDurability, WriteSet},
     task::{Priority, Task, TaskId, UserId, transition::TaskState},
 };
@@ -578,4 +579,79 @@ async fn so_many_tasks_are_listed_but_not_sorted() {
     let reply = daemon.call("many", "GET /api/tasks?sort=title", "").await;
     assert_eq!(reply.outcome(), "400 too_many_to_sort");
     assert_eq!(daemon.call("many", "GET /api/tasks?limit=1", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_time_of_completion_goes_with_completed() {
+    let daemon = start().await;
+    let task = create(&daemon, "alice", &json!({"title": "a"})).await;
+    let (one, two) = ("2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z");
+    for (method, body, expected) in [
+        ("PATCH", json!({"completed_at": one}), "422 invalid_field /completed_at"),
+        (
+            "PATCH",
+            json!({"completed": false, "completed_at": one}),
+            "422 invalid_field /completed_at",
+        ),
+        ("PUT", json!({"title": "a", "completed_at": one}), "422 invalid_field /completed_at"),
+        ("PATCH", json!({"completed_at": null}), "200 null"),
+        ("PATCH", json!({"completed": true, "completed_at": one}), one),
+        ("PATCH", json!({"title": "b"}), one),
+        ("PUT", json!({"title": "c", "completed": true}), one),
+        ("PATCH", json!({"completed_at": two}), two),
+        ("PATCH", json!({"completed_at": null}), "422 invalid_field /completed_at"),
+        ("PATCH", json!({"completed": true, "completed_at": null}), two),
+        ("PUT", json!({"title": "c", "completed": true, "completed_at": one}), one),
+        ("PATCH", json!({"completed": false, "completed_at": null}), "200 null"),
+    ] {
+        let line = format!("{method} {}", path(&task));
+        let reply = daemon.call("alice", &line, &body.to_string()).await;
+        let found = match reply.status {
+            200 => match reply.json()["completed_at"].as_str() {
+                Some(time) => time.to_owned(),
+                None => "200 null".to_owned(),
+            },
+            _ => reply.outcome(),
+        };
+        assert_eq!(found, expected, "{method} {body}");
+    }
+    let body = json!({"title": "x", "completed_at": one}).to_string();
+    let reply = daemon.call("alice", "POST /api/tasks", &body).await;
+    assert_eq!(reply.outcome(), "422 invalid_field /completed_at");
+}
+
+#[tokio::test]
+async fn a_read_waits_for_its_position_and_no_longer_than_a_write() {
+    let daemon = start_with(|setup| setup.http.write_timeout = Duration::from_millis(200)).await;
+    let task = create(&daemon, "alice", &json!({"title": "a"})).await;
+    let head = daemon.store.head();
+    let text = |position: Position| position.to_string();
+    let ahead = text(Position { sequence: head.sequence + 1, ..head });
+    for (position, expected) in [
+        (text(head), "200"),
+        (text(Position { sequence: 0, ..head }), "200"),
+        (text(Position { epoch: head.epoch ^ 1, ..head }), "410 resync"),
+        (ahead.clone(), "410 resync"),
+        ("x".to_owned(), "400 invalid_parameter"),
+        (String::new(), "400 invalid_parameter"),
+    ] {
+        for target in ["/api/tasks".to_owned(), path(&task)] {
+            let line = format!("GET {target}?min_pos={position}");
+            let reply = daemon.call("alice", &line, "").await;
+            let found = if reply.status == 200 { "200".to_owned() } else { reply.outcome() };
+            assert!(found.starts_with(expected), "{line}: {found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_early_is_answered_when_its_position_comes() {
+    let daemon = start().await;
+    create(&daemon, "alice", &json!({"title": "a"})).await;
+    let head = daemon.store.head();
+    let ahead = Position { sequence: head.sequence + 1, ..head };
+    let line = format!("GET /api/tasks?min_pos={ahead}");
+    let body = json!({"title": "b"});
+    let (reply, _) = tokio::join!(daemon.call("alice", &line, ""), create(&daemon, "alice", &body));
+    assert_eq!((reply.status, titles(&reply).concat().as_str()), (200, "ab"));
 }
