@@ -161,7 +161,7 @@ pub(super) fn unknown(name: &str) -> Problem {
 }
 
 /// One JSON array of the tasks.
-fn join(tasks: &[Bytes]) -> Vec<u8> {
+pub(super) fn join(tasks: &[Bytes]) -> Vec<u8> {
     let bytes = tasks.iter().map(|task| task.len() + 1).sum::<usize>();
     let mut array = Vec::with_capacity(bytes + 2);
     array.push(b'[');

@@ -6,6 +6,7 @@
 //! may hold tokens.
 
 mod admin;
+mod batch;
 mod body;
 mod extract;
 mod guard;

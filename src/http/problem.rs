@@ -188,6 +188,18 @@ impl Problem {
         Self { exceeded: Some(Box::new(exceeded)), ..Self::new(Code::RateLimited) }
     }
 
+    /// The problem at a place of the body (RFC 6901).
+    pub(super) fn at(self, pointer: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), ..self }
+    }
+
+    /// The problem of an item, within its array.
+    pub(super) fn within(self, index: usize) -> Self {
+        let inner = self.pointer.as_deref().unwrap_or_default();
+        let pointer = format!("/{index}{inner}");
+        self.at(pointer)
+    }
+
     /// Which problem it is.
     #[cfg(test)]
     pub(super) const fn code(&self) -> Code {

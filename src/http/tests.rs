@@ -2,6 +2,7 @@
 //! a double, so that it can be full, gone or slow.
 
 mod admin;
+mod batch;
 mod limits;
 mod model;
 mod rest;

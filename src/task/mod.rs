@@ -8,7 +8,7 @@ mod json;
 pub mod time;
 pub mod transition;
 
-pub use json::JsonError;
+pub use json::{JsonError, items as json_items};
 
 use serde::Deserialize;
 use std::{borrow::Cow, fmt, sync::Arc};

@@ -133,7 +133,7 @@ async fn bad_bodies_are_told_where() {
         ("nonsense", "400 invalid_json"),
         ("{} {}", "400 invalid_json"),
         (&deep, "400 json_too_deep"),
-        ("[]", "422 not_an_object"),
+        ("7", "422 not_an_object"),
         ("\"text\"", "422 not_an_object"),
         ("{}", "422 invalid_field /title"),
         (r#"{"title":""}"#, "422 invalid_field /title"),
