@@ -4,6 +4,7 @@ use super::{
     ApplyError, Options, Progress,
     back_off::BackOff,
     checkpoint::{Cursor, Cursors, Schedule},
+    due::Reminders,
     letter::Letter,
     letters::{COMMANDS_MAX, Command},
     outbox::{Outbox, partition_of},
@@ -53,11 +54,12 @@ pub(super) struct Parts {
 }
 
 pub(super) struct Worker {
-    parts: Parts,
+    pub(super) parts: Parts,
     outcomes: Arc<Outcomes>,
     progress: watch::Sender<Progress>,
-    cursors: Cursors,
+    pub(super) cursors: Cursors,
     schedule: Schedule,
+    pub(super) reminders: Reminders,
     /// What administrators decide about letters; the sender keeps it open.
     commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
 }
@@ -105,7 +107,8 @@ impl Worker {
             // An alarm on a rate needs the zero before the first.
             parts.metrics.count_dead_letters(reason.as_str(), 0);
         }
-        Self { parts, outcomes, progress, cursors: Cursors::new(), schedule, commands }
+        let (cursors, reminders) = (Cursors::new(), Reminders::default());
+        Self { parts, outcomes, progress, cursors, schedule, reminders, commands }
     }
 
     /// Where decisions about letters are sent to.
@@ -543,6 +546,9 @@ impl Worker {
                 self.settle_found(&mut running.outbox).await?;
             }
             self.expire(&mut running.outbox).await?;
+            if running.stop_at.is_none() {
+                self.remind().await?;
+            }
         }
         self.tell_progress();
         Ok(())

@@ -3,6 +3,7 @@
 
 mod admin;
 mod batch;
+mod due;
 mod limits;
 mod model;
 mod rest;

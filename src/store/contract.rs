@@ -52,6 +52,7 @@ macro_rules! contract_tests {
             a_task_that_goes_moves_no_other_from_the_next_page
             only_the_owner_sees_a_task
             a_deleted_task_leaves_a_tombstone
+            due_dates_are_told_until_they_were_reminded_of
             every_outcome_survives
             changes_come_in_order_once_and_to_their_user
             waiting_events_are_kept_in_order_until_taken
@@ -294,6 +295,37 @@ pub(super) async fn a_task_that_goes_moves_no_other_from_the_next_page(subject: 
     let page = store.tasks(&user("u"), &filter, page.next.as_deref(), 2).await.unwrap();
     assert_eq!(page.tasks.len(), 2, "c and d");
     assert_eq!(page.next, None);
+}
+
+pub(super) async fn due_dates_are_told_until_they_were_reminded_of(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let dated = |id: &str, due_date| Task { due_date: Some(due_date), ..task(id, "u") };
+    let put = async |tasks: Vec<Task>, reminded: Vec<(i64, TaskId)>| {
+        let tasks = tasks.into_iter().map(present).collect();
+        commit(&*store, WriteSet { tasks, reminded, ..WriteSet::default() }).await;
+    };
+    let due = async |before_ms: i64| -> Vec<(i64, String)> {
+        let due = store.due_before(before_ms, 10).await.unwrap();
+        due.iter().map(|due| (due.due_date, due.task_id.to_string())).collect()
+    };
+    let row = |due_date: i64, id: &str| (due_date, id.to_owned());
+    // Changed at 1,000, so what is due by then was over when it was set.
+    put(vec![dated("b", 3_000), dated("a", 2_000), dated("past", 1_000)], vec![]).await;
+    assert_eq!(due(3_000).await, [row(2_000, "a")]);
+    assert_eq!(due(3_001).await, [row(2_000, "a"), row(3_000, "b")]);
+    assert_eq!(store.due_before(9_000, 1).await.unwrap().len(), 1);
+    put(vec![Task { completed: true, ..dated("b", 3_000) }], vec![]).await;
+    assert_eq!(due(9_000).await, [row(2_000, "a")], "done");
+    put(vec![dated("b", 4_000)], vec![(2_000, task_id("a"))]).await;
+    assert_eq!(due(9_000).await, [row(4_000, "b")], "reminded of, and open again");
+    put(vec![Task { title: "other".into(), ..dated("a", 2_000) }], vec![]).await;
+    assert_eq!(due(9_000).await, [row(4_000, "b")], "another change is no reason to remind");
+    put(vec![dated("a", 5_000)], vec![(5, task_id("unknown"))]).await;
+    assert_eq!(due(9_000).await, [row(4_000, "b"), row(5_000, "a")]);
+    put(vec![task("a", "u")], vec![]).await;
+    let deleted = (task_id("b"), user("u"), TaskState::Deleted { creation: CREATION });
+    commit(&*store, WriteSet { tasks: vec![deleted], ..WriteSet::default() }).await;
+    assert_eq!(due(9_000).await, []);
 }
 
 /// Ids in the order of the pages.

@@ -15,7 +15,7 @@ use self::letter::{LetterFilter, LetterPage, LetterState, StoredLetter};
 use crate::{
     position::{Offset, Position, RecordPosition, TopicName, TopicPartition},
     task::{
-        Priority, TaskId, UserId,
+        Priority, Task, TaskId, UserId,
         event::{Digest, EventId},
         transition::{Reason, TaskState},
     },
@@ -77,6 +77,17 @@ pub struct WaitingEvent {
     pub timestamp_ms: i64,
     /// The record: key, value, headers, in apply's own encoding.
     pub record: Vec<u8>,
+}
+
+/// A task of whose due date its owner was not told yet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DueTask {
+    /// When it is due.
+    pub due_date: i64,
+    /// Its id.
+    pub task_id: TaskId,
+    /// The task; `None` if it is gone.
+    pub task: Option<Task>,
 }
 
 /// What apply asks for before it plans a batch.
@@ -142,6 +153,8 @@ pub struct WriteSet {
     pub letters: Vec<(RecordPosition, StoredLetter)>,
     /// What was done about letters; places without a letter are passed over.
     pub letter_states: Vec<(RecordPosition, LetterState)>,
+    /// Reminders of the batch: due dates of which the tasks' owners need not be told again.
+    pub reminded: Vec<(i64, TaskId)>,
     /// Processed offsets after this batch.
     pub processed: Vec<(TopicPartition, Processed)>,
     /// Next offsets of outbound topics (dead letters) that this batch's effects reach up to.
@@ -347,6 +360,15 @@ pub trait Store: Send + Sync + 'static {
         before_ms: i64,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>>;
+
+    /// Open tasks that are due before a time and of which [`WriteSet::reminded`] did not tell since
+    /// the date was set; earliest first, at most `limit`. A date that was over when it was set is
+    /// left out.
+    fn due_before(
+        &self,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueTask>, StoreError>>;
 
     /// The letter at a place of the dead-letter topic.
     fn letter<'a>(

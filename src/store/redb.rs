@@ -13,6 +13,7 @@ pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+mod due;
 #[cfg(test)]
 pub(crate) mod dump;
 mod file;
@@ -40,7 +41,7 @@ use self::{
     write::Writer,
 };
 use super::{
-    ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, SortBy, Store,
+    ChangePage, CommitDurability, DueTask, KnownEvent, LoadKeys, Loaded, Placement, SortBy, Store,
     StoreError, StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent, WriteSet,
     letter::{LetterFilter, LetterPage, StoredLetter},
 };
@@ -331,6 +332,14 @@ impl Store for RedbStore {
         Box::pin(async move {
             self.shared.read(|shared| read::waiting_before(shared, before_ms, limit))
         })
+    }
+
+    fn due_before(
+        &self,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueTask>, StoreError>> {
+        Box::pin(async move { self.shared.read(|shared| due::before(shared, before_ms, limit)) })
     }
 
     fn letter<'a>(

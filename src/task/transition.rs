@@ -138,6 +138,10 @@ pub fn apply(state: &TaskState, event: &TaskEvent, at_ms: i64) -> Result<Change,
         EventBody::Existing { user_id, action, .. } => {
             let task = match state {
                 TaskState::Absent => return Err(Rejected::Waiting),
+                // A reminder may cross a deletion.
+                TaskState::Deleted { .. } if matches!(action, Action::DueSoon { .. }) => {
+                    return Err(Rejected::Duplicate);
+                }
                 TaskState::Deleted { .. } => {
                     return Err(Rejected::DeadLetter(Reason::TaskDeleted));
                 }

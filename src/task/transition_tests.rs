@@ -92,7 +92,6 @@ fn every_action_waits_for_its_task_and_is_too_late_after_it() {
         Action::Update(TaskPatch::default()),
         Action::ChangePriority(Priority::Low),
         Action::Delete,
-        Action::DueSoon { due_date: None },
     ] {
         let event = existing(action);
         check_rejected(&TaskState::Absent, &event, Rejected::Waiting);
@@ -192,6 +191,14 @@ fn a_reminder_leaves_the_task_as_it_is_and_may_come_too_late() {
     check_rejected(&after(&present(), &complete(), AT), &due(None), Rejected::Duplicate);
     let undated = update(TaskPatch { due_date: Some(None), ..TaskPatch::default() });
     check_rejected(&after(&present(), &undated, AT), &due(None), Rejected::Duplicate);
+}
+
+#[test]
+fn a_reminder_that_crosses_a_deletion_is_no_dead_letter() {
+    let deleted = TaskState::Deleted { creation: [0; 16] };
+    let event = existing(Action::DueSoon { due_date: Some(5_000) });
+    check_rejected(&TaskState::Absent, &event, Rejected::Waiting);
+    check_rejected(&deleted, &event, Rejected::Duplicate);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod bad_input;
 mod counted;
 mod cross_user;
 mod damage;
+mod due;
 mod flips;
 mod full_disk;
 mod idempotence;

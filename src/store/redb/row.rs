@@ -213,9 +213,11 @@ impl TaskPlace {
 /// A value of `tasks`: what filters look at, and the task as [`Task::to_json`] wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TaskRow<'a> {
-    completed: bool,
+    /// As the task has it, for filters.
+    pub(super) completed: bool,
     priority: u8,
-    due_date: Option<i64>,
+    /// As the task has it, for filters.
+    pub(super) due_date: Option<i64>,
     /// Digest of the creation.
     pub(super) creation: Digest,
     /// As [`Task::to_json`] wrote it.
