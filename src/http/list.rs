@@ -127,21 +127,24 @@ fn label(value: String) -> Result<String, Problem> {
     Err(Problem::parameter("label", "1 to 64 characters"))
 }
 
+/// The orders by name; `-` before it turns one.
+pub(super) const ORDERS: [(&str, SortBy); 5] = [
+    ("created_at", SortBy::CreatedAt),
+    ("updated_at", SortBy::UpdatedAt),
+    ("due_date", SortBy::DueDate),
+    ("priority", SortBy::Priority),
+    ("title", SortBy::Title),
+];
+
 fn sort(value: &str) -> Result<TaskSort, Problem> {
-    let name = value.strip_prefix('-');
-    let by = match name.unwrap_or(value) {
-        "created_at" => SortBy::CreatedAt,
-        "updated_at" => SortBy::UpdatedAt,
-        "due_date" => SortBy::DueDate,
-        "priority" => SortBy::Priority,
-        "title" => SortBy::Title,
-        _ => {
-            let detail = "one of created_at, updated_at, due_date, priority, title, each also \
-                          with - before it";
-            return Err(Problem::parameter("sort", detail));
-        }
-    };
-    Ok(TaskSort { by, is_descending: name.is_some() })
+    let turned = value.strip_prefix('-');
+    let named = turned.unwrap_or(value);
+    let order = ORDERS.iter().find(|(name, _)| *name == named).ok_or_else(|| {
+        let detail = "one of created_at, updated_at, due_date, priority, title, each also with - \
+                      before it";
+        Problem::parameter("sort", detail)
+    })?;
+    Ok(TaskSort { by: order.1, is_descending: turned.is_some() })
 }
 
 fn instant(name: &'static str, value: &str) -> Result<i64, Problem> {

@@ -8,11 +8,13 @@
 mod admin;
 mod batch;
 mod body;
+mod docs;
 mod extract;
 mod guard;
 mod limits;
 mod list;
 mod metered;
+mod openapi;
 mod origin;
 mod problem;
 mod route;
