@@ -11,6 +11,7 @@ mod due;
 mod flips;
 mod full_disk;
 mod idempotence;
+mod import;
 mod kafka;
 mod letters;
 mod limits;
