@@ -1,9 +1,9 @@
 //! `task_due_soon`: the store says which tasks are due, and the worker publishes a reminder of each
 //! to the applied topic, where it is an event like any other.
 //!
-//! Once per due date: the reminder that is applied takes the task's row in the store with it, in one
-//! transaction, so neither a restart nor a clock that goes back makes it again; and its event id
-//! follows from task and date, so a reminder that is published twice is a duplicate.
+//! Once per due date: the transaction that applies a reminder takes its task's row in the store
+//! away, so neither a restart nor a clock that goes back makes it again; and its event id follows
+//! from task and date, so a reminder that is published twice is a duplicate.
 
 use super::worker::Worker;
 use crate::{

@@ -13,7 +13,8 @@ const TABLE: &str = "
     CREATE TABLE tasks (
         id INTEGER PRIMARY KEY, title VARCHAR(500) NOT NULL, description TEXT,
         user_id VARCHAR(128) NOT NULL, priority VARCHAR(16), due_date DATETIME,
-        completed BOOLEAN NOT NULL, completed_at DATETIME, created_at DATETIME, updated_at DATETIME);
+        completed BOOLEAN NOT NULL, completed_at DATETIME, created_at DATETIME,
+        updated_at DATETIME);
     INSERT INTO tasks VALUES
         (1, 'Say \"hi\"', 'two\nlines', 'ada', 'high', '2031-01-02 03:04:05.678900', 0, NULL,
          '2026-01-01 10:00:00.000000', '2026-01-01 10:00:00.000000'),

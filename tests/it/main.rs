@@ -19,6 +19,7 @@ mod origin;
 mod port_abuse;
 mod rest;
 mod restart;
+mod schemas;
 mod secrets;
 mod slow_peers;
 mod slow_readers;
