@@ -273,11 +273,8 @@ async fn apply_log(
     let (trigger, shutdown) = shutdown::pair();
     // All of the log, wherever the store that is lost began.
     // And nothing is added to it: reminders are the daemon's.
-    let options = apply::Options {
-        starts_at_latest: false,
-        due_soon: None,
-        ..config.apply_options()
-    };
+    let options =
+        apply::Options { starts_at_latest: false, due_soon: None, ..config.apply_options() };
     let (applied, worker) =
         apply::start(options, feed, Arc::clone(&store), hub, clock, metrics, shutdown);
     let mut progress = applied.progress();
