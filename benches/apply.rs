@@ -111,6 +111,7 @@ fn whole(bencher: Bencher<'_, '_>) {
                     topic: topic(),
                     starts_at_latest: false,
                     waiting_timeout: Duration::from_secs(600),
+                    due_soon: None,
                     checkpoint_records: 20_000,
                     checkpoint_interval: Duration::from_secs(5),
                 };

@@ -6,7 +6,7 @@ use crate::{
     },
     position::{Offset, Partition, Position, RecordPosition, TopicName, TopicPartition},
     store::{
-        ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, NewChange, Placement,
+        ChangePage, CommitDurability, DueTask, KnownEvent, LoadKeys, Loaded, NewChange, Placement,
         Processed, Store, StoreError, StoreStart, StoreStats, TaskFilter, TaskPage, WaitingEvent,
         WriteSet,
         letter::{LetterFilter, LetterPage, StoredLetter},
@@ -455,6 +455,14 @@ impl Store for MemoryStore {
         let found = state.waiting.into_iter().filter(|event| event.since_ms < before_ms);
         let found = found.take(limit).collect();
         Box::pin(async move { Ok(found) })
+    }
+
+    fn due_before(
+        &self,
+        _before_ms: i64,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueTask>, StoreError>> {
+        Box::pin(async move { Ok(Vec::new()) })
     }
 
     fn letter<'a>(

@@ -11,6 +11,8 @@ const BYTES_USUAL: usize = 640;
 pub(super) enum Data<'a> {
     /// The whole task.
     Task(&'a Task),
+    /// The whole task, and beside it what the change replaced.
+    Changed { before: &'a Task, after: &'a Task },
     /// A deleted task: its id, owner and last version.
     Deleted(&'a Task),
     /// JSON as it was written.
@@ -25,6 +27,11 @@ pub(super) fn message(event_type: &str, data: &Data<'_>, event_id: &str, time_ms
     out.extend_from_slice(b",\"data\":");
     match data {
         Data::Task(task) => task.write_json(&mut out),
+        Data::Changed { before, after } => {
+            after.write_json(&mut out);
+            out.extend_from_slice(b",\"before\":");
+            before.write_changed(after, &mut out);
+        }
         Data::Deleted(task) => write_deleted(task, &mut out),
         Data::Json(json) => write_on_one_line(json, &mut out),
     }

@@ -10,6 +10,7 @@
 
 mod back_off;
 mod checkpoint;
+mod due;
 pub mod letter;
 pub mod letters;
 mod message;
@@ -56,6 +57,8 @@ pub struct Options {
     pub starts_at_latest: bool,
     /// An event waits so long for its task.
     pub waiting_timeout: Duration,
+    /// So long before a task is due its owner is told; `None`: never.
+    pub due_soon: Option<Duration>,
     /// A checkpoint after so many records.
     pub checkpoint_records: u64,
     /// A checkpoint after so long, if anything was applied.
@@ -69,6 +72,8 @@ pub struct Progress {
     pub is_caught_up: bool,
     /// Records between the processed offset and the log end.
     pub lag_records: u64,
+    /// The last committed change.
+    pub head: u64,
 }
 
 /// What others see of apply. Cheap to clone.

@@ -15,7 +15,7 @@ use crate::{
     store::{KnownEvent, LoadKeys, Loaded, NewChange, Outcome, WaitingEvent, WriteSet},
     task::{
         TaskId, UserId,
-        event::{EventBody, EventId, TaskEvent},
+        event::{Action, EventBody, EventId, TaskEvent},
         transition::{self, Change, Reason, Rejected, TaskState},
     },
 };
@@ -137,6 +137,12 @@ impl Plan {
     }
 }
 
+/// Whether an event's message tells what it replaced.
+const fn tells_before(event: &TaskEvent) -> bool {
+    let EventBody::Existing { action, .. } = &event.body else { return false };
+    matches!(action, Action::Update(_) | Action::ChangePriority(_))
+}
+
 /// The state of a batch while it is planned.
 struct Planner<'a> {
     context: &'a Context<'a>,
@@ -207,6 +213,12 @@ impl<'a> Planner<'a> {
 
     /// An event that comes from the log.
     fn event(&mut self, decoded: &Decoded, event: &TaskEvent) {
+        if let EventBody::Existing { id, action, .. } = &event.body
+            && let Action::DueSoon { due_date: Some(due_date) } = action
+        {
+            // Whatever it comes to: it is not made again.
+            self.plan.writes.reminded.push((*due_date, id.clone()));
+        }
         let known = event.event_id.as_ref().and_then(|id| self.events.get(id));
         // A refused event or a dead letter may come again, mended or not.
         let before = known
@@ -250,12 +262,20 @@ impl<'a> Planner<'a> {
     }
 
     fn change(&mut self, decoded: &Decoded, event: &TaskEvent, change: Change) {
+        let before = match event.body.task_id().and_then(|id| self.tasks.get(id)) {
+            Some(TaskState::Present { task, .. }) if tells_before(event) => Some(task.clone()),
+            _ => None,
+        };
         let (task, is_deleted, is_written) = match &change {
             Change::Put(task) => (task, false, true),
             Change::Delete(task) => (task, true, true),
             Change::Notify(task) => (task, false, false),
         };
-        let data = if is_deleted { Data::Deleted(task) } else { Data::Task(task) };
+        let data = match &before {
+            _ if is_deleted => Data::Deleted(task),
+            Some(before) => Data::Changed { before, after: task },
+            None => Data::Task(task),
+        };
         self.tell(decoded, event, &task.user_id, &data);
         if !is_written {
             return;

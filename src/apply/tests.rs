@@ -72,6 +72,7 @@ impl World {
             topic: topic(),
             starts_at_latest: self.starts_at_latest,
             waiting_timeout: Duration::from_millis(WAIT_MS.cast_unsigned()),
+            due_soon: None,
             checkpoint_records: 4,
             checkpoint_interval: Duration::from_secs(5),
         };

@@ -4,6 +4,7 @@ use super::{
     ApplyError, Options, Progress,
     back_off::BackOff,
     checkpoint::{Cursor, Cursors, Schedule},
+    due::Reminders,
     letter::Letter,
     letters::{COMMANDS_MAX, Command},
     outbox::{Outbox, partition_of},
@@ -57,11 +58,12 @@ pub(super) struct Parts {
 }
 
 pub(super) struct Worker {
-    parts: Parts,
+    pub(super) parts: Parts,
     outcomes: Arc<Outcomes>,
     progress: watch::Sender<Progress>,
-    cursors: Cursors,
+    pub(super) cursors: Cursors,
     schedule: Schedule,
+    pub(super) reminders: Reminders,
     /// What administrators decide about letters; the sender keeps it open.
     commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
 }
@@ -109,7 +111,8 @@ impl Worker {
             // An alarm on a rate needs the zero before the first.
             parts.metrics.count_dead_letters(reason.as_str(), 0);
         }
-        Self { parts, outcomes, progress, cursors: Cursors::new(), schedule, commands }
+        let (cursors, reminders) = (Cursors::new(), Reminders::default());
+        Self { parts, outcomes, progress, cursors, schedule, reminders, commands }
     }
 
     /// Where decisions about letters are sent to.
@@ -558,6 +561,9 @@ impl Worker {
                 self.settle_found(&mut running.outbox).await?;
             }
             self.expire(&mut running.outbox).await?;
+            if running.stop_at.is_none() {
+                self.remind().await?;
+            }
         }
         self.tell_progress();
         Ok(())
@@ -624,6 +630,7 @@ impl Worker {
         let is_caught_up = self.cursors.values().all(Cursor::is_caught_up);
         let metrics = &self.parts.metrics;
         metrics.apply_lag_records.set(i64::try_from(lag_records).unwrap_or(i64::MAX));
+        let head = self.parts.store.head().sequence;
         let store = self.parts.store.stats();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics.apply_waiting.set(gauge(store.waiting));
@@ -632,7 +639,7 @@ impl Worker {
         self.progress.send_if_modified(|progress| {
             // Once reached, the start's log end stays reached, whatever partitions come.
             let is_caught_up = is_caught_up || progress.is_caught_up;
-            let now = Progress { is_caught_up, lag_records };
+            let now = Progress { is_caught_up, lag_records, head };
             mem::replace(progress, now) != now
         });
     }

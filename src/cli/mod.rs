@@ -10,6 +10,7 @@ mod dlq;
 pub mod groups;
 mod healthcheck;
 mod http_client;
+mod import;
 pub mod kafka_client;
 mod logging;
 mod migrate;
@@ -112,6 +113,8 @@ enum Verb {
     Token(token::TokenArgs),
     /// Send an event to the topic of any broker
     Send(send::SendArgs),
+    /// Send the events of a file, one a line
+    Import(import::ImportArgs),
     /// Print a user's changes as they come
     Tail(tail::TailArgs),
     /// List topics with their partitions and offsets
@@ -175,6 +178,7 @@ impl Command {
             Some(Verb::Serve(args)) => serve::run(args, &flags).await,
             Some(Verb::Token(args)) => token::run(&args, &flags),
             Some(Verb::Send(args)) => Ok(send::run(args, &mut io::stdout()).await?),
+            Some(Verb::Import(args)) => Ok(import::run(args, &mut io::stdout()).await?),
             Some(Verb::Topics(args)) => Ok(topics::run(args, &mut io::stdout()).await?),
             Some(Verb::Records(args)) => Ok(records::run(args, &mut io::stdout()).await?),
             Some(Verb::Groups(args)) => Ok(groups::run(args, &mut io::stdout()).await?),

@@ -122,7 +122,7 @@ fn parse(text: &str) -> Value {
 }
 
 /// Where Kafka's Java client would send the key; the first partition without one.
-fn partition_of(key: Option<&str>, topic: &Topic) -> i32 {
+pub(super) fn partition_of(key: Option<&str>, topic: &Topic) -> i32 {
     let count = u32::try_from(topic.leaders.len().max(1)).unwrap_or(u32::MAX);
     key.map_or(0, |key| partitioner::partition_of_key(key.as_bytes(), count).get())
 }

@@ -69,6 +69,7 @@ pub struct Config {
     protects_metrics: bool,
     starts_at_latest: bool,
     waiting_timeout: Duration,
+    due_soon: Option<Duration>,
     durability: Durability,
     dedup_window: (Duration, u64),
     changes_keep: (Duration, u64),
@@ -231,6 +232,7 @@ impl Config {
                 value::choice(text, &[("earliest", false), ("latest", true)])
             })?,
             waiting_timeout: parsed(layers, &settings::WAITING_TIMEOUT, value::duration)?,
+            due_soon: parsed(layers, &settings::DUE_SOON, value::duration_or_off)?,
             durability: parsed(layers, &settings::DURABILITY, value::durability)?,
             dedup_window: window(layers, &settings::DEDUP_WINDOW)?,
             changes_keep: window(layers, &settings::CHANGES_KEEP)?,
@@ -357,6 +359,7 @@ impl Config {
             topic: self.topic.clone(),
             starts_at_latest: self.starts_at_latest,
             waiting_timeout: self.waiting_timeout,
+            due_soon: self.due_soon,
             checkpoint_records: CHECKPOINT_RECORDS,
             checkpoint_interval: CHECKPOINT_INTERVAL,
         }

@@ -110,6 +110,8 @@ settings! {
     OFFSET_RESET: One Everywhere, "offset-reset" = "earliest|latest", "earliest";
     /// How long an event waits for its task before it is a dead letter
     WAITING_TIMEOUT: One Everywhere, "waiting-timeout" = "DURATION", "10m";
+    /// How long before a task is due its owner is told
+    DUE_SOON: One Everywhere, "due-soon" = "DURATION|off", "1h";
     /// When a record is acknowledged: after a sync, or after the write with a sync at intervals
     DURABILITY: One Everywhere, "durability" = "commit|interval:50ms|os", "commit";
     /// How far back duplicate events are known: a time, a number of event ids, whichever is more

@@ -53,6 +53,11 @@ pub(super) fn or_off<T>(
     if text == "off" { Ok(None) } else { parse(text).map(Some) }
 }
 
+/// A duration; `off` and `0` are none.
+pub(super) fn duration_or_off(text: &str) -> Result<Option<Duration>, Refused> {
+    if text == "0" { Ok(None) } else { or_off(text, duration) }
+}
+
 /// `2000/s,10000`: so many each second (`/m`: minute, `/h`: hour), and so many at once.
 pub(super) fn rate(text: &str) -> Result<Rate, Refused> {
     let refused = || {

@@ -275,7 +275,9 @@ async fn apply_log(
     let hub = Hub::new(config.hub_options(), Arc::clone(&store), Arc::clone(&metrics));
     let (trigger, shutdown) = shutdown::pair();
     // All of the log, wherever the store that is lost began.
-    let options = apply::Options { starts_at_latest: false, ..config.apply_options() };
+    // And nothing is added to it: reminders are the daemon's.
+    let options =
+        apply::Options { starts_at_latest: false, due_soon: None, ..config.apply_options() };
     let (applied, worker) =
         apply::start(options, feed, Arc::clone(&store), hub, clock, metrics, shutdown);
     let mut progress = applied.progress();

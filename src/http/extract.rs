@@ -6,6 +6,8 @@ use super::{
 };
 use crate::{
     auth::{AuthError, Principal},
+    position::Position,
+    store::Placement,
     task::TaskId,
 };
 use axum::{
@@ -13,6 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Uri, header, request::Parts},
 };
 use std::{convert::Infallible, sync::Arc};
+use tokio::time::timeout;
 
 /// Who asks for tasks; refused while the store is still catching up.
 pub(super) struct Caller(pub(super) Principal);
@@ -28,6 +31,63 @@ impl FromRequestParts<Arc<State>> for Caller {
         let principal = authenticate(state, &parts.headers, None, user.as_deref())?;
         state.check_ready()?;
         Ok(Self(principal))
+    }
+}
+
+/// Who reads tasks, once applied state includes the position of `?min_pos=`.
+pub(super) struct Reader(pub(super) Principal);
+
+impl FromRequestParts<Arc<State>> for Reader {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &Arc<State>,
+    ) -> Result<Self, Self::Rejection> {
+        let Caller(principal) = Caller::from_request_parts(parts, state).await?;
+        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+            let pairs = query_pairs(&parts.uri)?;
+            if let Some((_, text)) = pairs.iter().find(|(name, _)| name == "min_pos") {
+                wait_for(state, text).await?;
+            }
+        }
+        Ok(Self(principal))
+    }
+}
+
+/// Waits, at most the write timeout, until a position is applied.
+///
+/// # Errors
+/// `InvalidParameter`: it is none. `Resync`: it is of another store, or did not come in time.
+async fn wait_for(state: &State, text: &str) -> Result<(), Problem> {
+    let position: Position =
+        text.parse().map_err(|_| Problem::parameter("min_pos", "a position"))?;
+    let store = &state.parts.store;
+    let earliest = store.earliest();
+    if position.epoch != earliest.epoch {
+        return Err(Problem::new(Code::Resync));
+    }
+    let is_applied = || {
+        // What is trimmed was applied.
+        position.sequence <= earliest.sequence
+            || matches!(store.place(position), Placement::After(_))
+    };
+    let mut progress = state.progress.clone();
+    let applied = async {
+        loop {
+            // Seen before it is looked at, so that no change is missed.
+            progress.mark_unchanged();
+            if is_applied() {
+                return true;
+            }
+            if progress.changed().await.is_err() {
+                return false;
+            }
+        }
+    };
+    match timeout(state.options.write_timeout, applied).await {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(Problem::new(Code::Resync)),
     }
 }
 

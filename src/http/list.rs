@@ -5,12 +5,12 @@
 
 use super::{
     State,
-    extract::{Caller, query_pairs},
+    extract::{Reader, query_pairs},
     problem::{Code, Problem},
 };
 use crate::{
-    store::{PAGE_ROWS_MAX, TaskFilter},
-    task::{Priority, UserId, time},
+    store::{PAGE_ROWS_MAX, SortBy, TaskFilter, TaskSort},
+    task::{LABEL_CHARS_MAX, Priority, UserId, time},
 };
 use aws_lc_rs::digest;
 use axum::{
@@ -36,7 +36,7 @@ const BINDING_BYTES: usize = 8;
 /// `GET /api/tasks`
 pub(super) async fn list(
     AxumState(state): AxumState<Arc<State>>,
-    Caller(caller): Caller,
+    Reader(caller): Reader,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
     let query = ListQuery::parse(&uri)?;
@@ -94,12 +94,12 @@ impl ListQuery {
                 return Err(Problem::parameter("q", "at most 200 characters"));
             }
             "q" => self.filter.q = Some(value).filter(|text| !text.is_empty()),
-            "sort" if value == "created_at" => (),
-            "sort" => return Err(Problem::parameter("sort", "one of created_at")),
+            "label" => self.filter.label = Some(label(value)?),
+            "sort" => self.filter.sort = sort(&value)?,
             "limit" => self.limit = limit(&value)?,
             "cursor" => self.cursor = Some(value),
-            // Whose list it is (development mode); read with the token.
-            "user" => (),
+            // Read before: when, and (development mode) whose list it is.
+            "min_pos" | "user" => (),
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -121,6 +121,33 @@ fn completed(value: &str) -> Result<bool, Problem> {
         "false" => Ok(false),
         _ => Err(Problem::parameter("completed", "true or false")),
     }
+}
+
+fn label(value: String) -> Result<String, Problem> {
+    if (1..=LABEL_CHARS_MAX).contains(&value.chars().count()) {
+        return Ok(value);
+    }
+    Err(Problem::parameter("label", "1 to 64 characters"))
+}
+
+/// The orders by name; `-` before it turns one.
+pub(super) const ORDERS: [(&str, SortBy); 5] = [
+    ("created_at", SortBy::CreatedAt),
+    ("updated_at", SortBy::UpdatedAt),
+    ("due_date", SortBy::DueDate),
+    ("priority", SortBy::Priority),
+    ("title", SortBy::Title),
+];
+
+fn sort(value: &str) -> Result<TaskSort, Problem> {
+    let turned = value.strip_prefix('-');
+    let named = turned.unwrap_or(value);
+    let order = ORDERS.iter().find(|(name, _)| *name == named).ok_or_else(|| {
+        let detail = "one of created_at, updated_at, due_date, priority, title, each also with - \
+                      before it";
+        Problem::parameter("sort", detail)
+    })?;
+    Ok(TaskSort { by: order.1, is_descending: turned.is_some() })
 }
 
 fn instant(name: &'static str, value: &str) -> Result<i64, Problem> {
@@ -223,7 +250,10 @@ mod tests {
             "priority=top",
             "due_before=now",
             "due_after=",
-            "sort=title",
+            "sort=name",
+            "sort=--title",
+            "sort=",
+            "label=",
             "nonsense=1",
             "complete=true",
             &format!("q={}", "x".repeat(201)),
@@ -239,6 +269,9 @@ mod tests {
         let cursor = seal_cursor(b"\x00next", query.binding(&alice));
         assert_eq!(open_cursor(&cursor, query.binding(&alice)).unwrap(), b"\x00next");
         assert!(open_cursor(&cursor, query.binding(&bob)).is_err());
+        for other in ["completed=true&sort=title", "completed=true&sort=-created_at"] {
+            assert!(open_cursor(&cursor, parse(other).unwrap().binding(&alice)).is_err());
+        }
         assert!(open_cursor(&cursor, parse("completed=false").unwrap().binding(&alice)).is_err());
         for bad in ["", "0", "zz", "00", "\u{e4}\u{e4}", &"0".repeat(2_000)] {
             assert!(open_cursor(bad, query.binding(&alice)).is_err(), "{bad}");

@@ -6,8 +6,10 @@
 //! may hold tokens.
 
 mod admin;
+mod batch;
 mod body;
 mod changes;
+mod docs;
 mod events;
 mod extract;
 mod follow;
@@ -15,6 +17,7 @@ mod guard;
 mod limits;
 mod list;
 mod metered;
+mod openapi;
 mod origin;
 mod page;
 mod problem;

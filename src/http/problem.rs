@@ -71,6 +71,8 @@ codes! {
     InvalidParameter = BAD_REQUEST "invalid_parameter" "A query parameter is not valid";
     /// The cursor is not ours, or belongs to another user or filter.
     InvalidCursor = BAD_REQUEST "invalid_cursor" "The cursor is not valid for this list";
+    /// So many tasks are not sorted.
+    TooManyToSort = BAD_REQUEST "too_many_to_sort" "Only the order of creation takes so many tasks";
     /// A header is wrong.
     InvalidHeader = BAD_REQUEST "invalid_header" "A header is not valid";
     /// No token.
@@ -201,6 +203,18 @@ impl Problem {
     /// A limit that was exceeded.
     pub(super) fn rate_limited(exceeded: Exceeded) -> Self {
         Self { exceeded: Some(Box::new(exceeded)), ..Self::new(Code::RateLimited) }
+    }
+
+    /// The problem at a place of the body (RFC 6901).
+    pub(super) fn at(self, pointer: impl Into<String>) -> Self {
+        Self { pointer: Some(pointer.into()), ..self }
+    }
+
+    /// The problem of an item, within its array.
+    pub(super) fn within(self, index: usize) -> Self {
+        let inner = self.pointer.as_deref().unwrap_or_default();
+        let pointer = format!("/{index}{inner}");
+        self.at(pointer)
     }
 
     /// Which problem it is.
@@ -335,6 +349,9 @@ impl From<FieldError> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::TooManyToSort { .. } = error {
+            return Self::with_detail(Code::TooManyToSort, error.to_string());
+        }
         // The store has told of a damaged row, once.
         if !matches!(error, StoreError::Damaged { .. }) {
             error!(error = chain(&error), "the store failed a request");

@@ -3,8 +3,8 @@
 //! The store's snapshot gives the cheap answers (404, 403, 412); the log has the last word.
 
 use super::{
-    POSITION_HEADER, State, body,
-    extract::{Caller, Headers, TaskPath, Versions},
+    POSITION_HEADER, State, batch, body,
+    extract::{Caller, Headers, Reader, TaskPath, Versions},
     problem::{Code, Problem},
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     store::Outcome,
     task::{
         Task, TaskId, UserId,
-        event::{Action, EventBody, EventId, TaskEvent, TaskPatch},
+        event::{Action, EventBody, EventId, NewTask, TaskEvent, TaskPatch},
         field::{self, FieldError, Fields},
     },
 };
@@ -30,9 +30,9 @@ use uuid::Uuid;
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
 /// The name space of the ids that derive from a user and an `Idempotency-Key`.
-const KEY_SPACE: Uuid = Uuid::from_u128(0x5f6b_1a0e_2f1c_4d58_9f0c_6b1d_7a3e_9c42);
+pub(super) const KEY_SPACE: Uuid = Uuid::from_u128(0x5f6b_1a0e_2f1c_4d58_9f0c_6b1d_7a3e_9c42);
 
-type Answer = Result<Response<Body>, Problem>;
+pub(super) type Answer = Result<Response<Body>, Problem>;
 
 /// `POST /api/tasks`
 pub(super) async fn create(
@@ -42,20 +42,17 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer {
     let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
-    let fields = Fields::parse(&body)?;
-    fields.refuse_unknown()?;
-    refuse_read_only(&fields)?;
-    refuse_other_user(&fields, &caller.user_id)?;
-    if fields.id()?.is_some() {
-        let problem = field::Problem::Invalid("left out: the server makes it");
-        return Err(FieldError::new("id", problem).into());
+    let key = idempotency_key(&headers)?;
+    if batch::is_array(&body) {
+        return batch::create(&state, &caller.user_id, key, &body).await;
     }
-    let ids = NewIds::from_headers(&headers, &caller.user_id)?;
-    let new_task = fields.new_task(ids.task_id.clone(), caller.user_id.clone())?;
+    let ids = NewIds::of(key, &caller.user_id);
+    let new_task = new_task(&body, ids.task_id.clone(), &caller.user_id)?;
     let event = TaskEvent::new(ids.event_id.clone(), None, EventBody::Created(new_task));
-    let decision = match known_decision(&state, &ids, &event).await? {
+    let known = if ids.is_keyed { known_decision(&state, &event).await? } else { None };
+    let decision = match known {
         Some(decision) => decision,
-        None => publish(&state, &ids.task_id, &event).await?,
+        None => publish(&state, &event).await?,
     };
     let location = location(&ids.task_id);
     match decision.settle(true)? {
@@ -69,10 +66,27 @@ pub(super) async fn create(
     }
 }
 
+/// What a body asks to create.
+pub(super) fn new_task(body: &[u8], task_id: TaskId, user_id: &UserId) -> Result<NewTask, Problem> {
+    let fields = Fields::parse(body)?;
+    fields.refuse_unknown()?;
+    refuse_read_only(&fields)?;
+    refuse_other_user(&fields, user_id)?;
+    if fields.patch()?.completed_at.is_some() {
+        let problem = field::Problem::Invalid("null or left out in a new task");
+        return Err(FieldError::new("completed_at", problem).into());
+    }
+    if fields.id()?.is_some() {
+        let problem = field::Problem::Invalid("left out: the server makes it");
+        return Err(FieldError::new("id", problem).into());
+    }
+    Ok(fields.new_task(task_id, user_id.clone())?)
+}
+
 /// `GET /api/tasks/{id}`
 pub(super) async fn read(
     AxumState(state): AxumState<Arc<State>>,
-    Caller(caller): Caller,
+    Reader(caller): Reader,
     TaskPath(task_id): TaskPath,
     Headers(headers): Headers,
 ) -> Answer {
@@ -101,6 +115,7 @@ pub(super) async fn patch(
     let fields = Fields::parse(&body)?;
     refuse_read_only(&fields)?;
     target.check_fields(&fields)?;
+    target.check_completed_at(&fields, Left::Alone)?;
     match action(&fields)? {
         Some(action) => target.change(&state, action).await,
         None => Ok(task_response(StatusCode::OK, target.json)),
@@ -119,6 +134,7 @@ pub(super) async fn replace(
     let body = body::read(&headers, body, body::JSON, &state.options.limits).await?;
     let fields = Fields::parse(&body)?;
     target.check_fields(&fields)?;
+    target.check_completed_at(&fields, Left::Default)?;
     let action = match action(&fields)? {
         Some(Action::Update(patch)) => Action::Update(replacement(patch)?),
         Some(action) => action,
@@ -151,7 +167,7 @@ pub(super) async fn delete(
 ) -> Answer {
     let target = Target::find(&state, caller.user_id, task_id, &headers).await?;
     let event = target.event(Action::Delete);
-    match publish(&state, &target.task_id, &event).await?.settle(false)? {
+    match publish(&state, &event).await?.settle(false)? {
         Settled::Applied => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -199,6 +215,28 @@ impl Target {
         Ok(())
     }
 
+    /// Refuses a time of completion that the task would not have, and none where it has one.
+    fn check_completed_at(&self, fields: &Fields<'_>, left: Left) -> Result<(), Problem> {
+        let refuse = |expected| {
+            Err(FieldError::new("completed_at", field::Problem::Invalid(expected)).into())
+        };
+        let named = fields.completed()?;
+        let is_completed = match (named, left) {
+            (Some(named), _) => named,
+            (None, Left::Default) => false,
+            (None, Left::Alone) => {
+                Task::from_json(&self.json).ok_or(Problem::new(Code::Internal))?.completed
+            }
+        };
+        if !is_completed && fields.patch()?.completed_at.is_some() {
+            return refuse("null or left out, unless completed is true");
+        }
+        if is_completed && named.is_none() && fields.clears_completed_at() {
+            return refuse("a time, while completed is true");
+        }
+        Ok(())
+    }
+
     fn event(&self, action: Action) -> TaskEvent {
         let body = EventBody::Existing {
             id: self.task_id.clone(),
@@ -211,7 +249,7 @@ impl Target {
     /// Publishes a change and answers with the task after it.
     async fn change(&self, state: &State, action: Action) -> Answer {
         let event = self.event(action);
-        match publish(state, &self.task_id, &event).await?.settle(false)? {
+        match publish(state, &event).await?.settle(false)? {
             Settled::Applied => {
                 let read = read_back(state, &self.user_id, &self.task_id, StatusCode::OK);
                 read.await?.ok_or(Problem::new(Code::TaskNotFound))
@@ -219,6 +257,15 @@ impl Target {
             Settled::Undecided => Ok(undecided(&self.task_id, location(&self.task_id))),
         }
     }
+}
+
+/// What becomes of fields that a body leaves out.
+#[derive(Clone, Copy)]
+enum Left {
+    /// They stay (PATCH).
+    Alone,
+    /// They get their defaults (PUT).
+    Default,
 }
 
 /// What a body asks for; `None` if it sets nothing.
@@ -246,6 +293,7 @@ fn replacement(patch: TaskPatch) -> Result<TaskPatch, Problem> {
         due_date: Some(patch.due_date.flatten()),
         labels: Some(patch.labels.unwrap_or_default()),
         completed: Some(patch.completed.unwrap_or(false)),
+        completed_at: patch.completed_at,
     })
 }
 
@@ -271,38 +319,42 @@ struct NewIds {
 }
 
 impl NewIds {
-    fn from_headers(headers: &HeaderMap, user_id: &UserId) -> Result<Self, Problem> {
-        let Some(key) = headers.get("idempotency-key") else {
+    fn of(key: Option<&[u8]>, user_id: &UserId) -> Self {
+        let Some(key) = key else {
             let (task_id, event_id) = (task_id(Uuid::now_v7()), event_id(Uuid::now_v7()));
-            return Ok(Self { task_id, event_id, is_keyed: false });
+            return Self { task_id, event_id, is_keyed: false };
         };
-        let key = key.as_bytes();
-        if !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) {
-            let detail = "Idempotency-Key has 1 to 255 bytes";
-            return Err(Problem::with_detail(Code::InvalidHeader, detail));
-        }
         // No user id holds a control character, so no two (user, key) give one name.
         let derive = |kind: &[u8]| {
             let name = [kind, b"\n", user_id.as_str().as_bytes(), b"\n", key].concat();
             Uuid::new_v5(&KEY_SPACE, &name)
         };
         let (task_id, event_id) = (task_id(derive(b"task")), event_id(derive(b"event")));
-        Ok(Self { task_id, event_id, is_keyed: true })
+        Self { task_id, event_id, is_keyed: true }
     }
 }
 
-fn task_id(uuid: Uuid) -> TaskId {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&[u8]>, Problem> {
+    let key = headers.get("idempotency-key").map(HeaderValue::as_bytes);
+    if key.is_some_and(|key| !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
+        let detail = "Idempotency-Key has 1 to 255 bytes";
+        return Err(Problem::with_detail(Code::InvalidHeader, detail));
+    }
+    Ok(key)
+}
+
+pub(super) fn task_id(uuid: Uuid) -> TaskId {
     let mut buffer = Uuid::encode_buffer();
     TaskId::new(uuid.hyphenated().encode_lower(&mut buffer)).expect("36 plain characters")
 }
 
-fn event_id(uuid: Uuid) -> EventId {
+pub(super) fn event_id(uuid: Uuid) -> EventId {
     let mut buffer = Uuid::encode_buffer();
     EventId::new(uuid.hyphenated().encode_lower(&mut buffer)).expect("36 plain characters")
 }
 
 /// What became of an event so far.
-enum Decision {
+pub(super) enum Decision {
     /// Apply has decided.
     Made(Outcome),
     /// Durable, and not decided within the write timeout.
@@ -310,13 +362,13 @@ enum Decision {
 }
 
 /// A decision that is no refusal.
-enum Settled {
+pub(super) enum Settled {
     Applied,
     Undecided,
 }
 
 impl Decision {
-    fn settle(self, is_creation: bool) -> Result<Settled, Problem> {
+    pub(super) fn settle(self, is_creation: bool) -> Result<Settled, Problem> {
         match self {
             Self::Made(Outcome::Applied { .. }) => Ok(Settled::Applied),
             Self::Made(Outcome::VersionMismatch) => Err(Problem::new(Code::VersionMismatch)),
@@ -329,15 +381,12 @@ impl Decision {
 }
 
 /// What became of a keyed creation that was sent before; `None` if it was not.
-async fn known_decision(
+pub(super) async fn known_decision(
     state: &State,
-    ids: &NewIds,
     event: &TaskEvent,
 ) -> Result<Option<Decision>, Problem> {
-    if !ids.is_keyed {
-        return Ok(None);
-    }
-    let Some(known) = state.parts.store.outcome(&ids.event_id).await? else { return Ok(None) };
+    let Some(event_id) = &event.event_id else { return Ok(None) };
+    let Some(known) = state.parts.store.outcome(event_id).await? else { return Ok(None) };
     if known.digest != event.digest {
         return Err(Problem::new(Code::IdempotencyKeyReused));
     }
@@ -345,20 +394,12 @@ async fn known_decision(
 }
 
 /// Publishes an event and waits for apply's decision, at most the write timeout in all.
-async fn publish(state: &State, task_id: &TaskId, event: &TaskEvent) -> Result<Decision, Problem> {
+async fn publish(state: &State, event: &TaskEvent) -> Result<Decision, Problem> {
     let deadline = Instant::now() + state.options.write_timeout;
     // Before the event is published: apply may be faster than we are. Of this very event: another
     // request with the same Idempotency-Key has the same event id.
     let mut pending = state.parts.applied.expect_event(event);
-    let record = OutboundRecord {
-        topic: state.options.topic.clone(),
-        partition: None,
-        timestamp_ms: None,
-        key: Some(Bytes::copy_from_slice(task_id.as_str().as_bytes())),
-        value: Some(Bytes::from(event.to_json())),
-        headers: Vec::new(),
-    };
-    match timeout_at(deadline, state.parts.feed.publish(record)).await {
+    match timeout_at(deadline, state.parts.feed.publish(record(state, event))).await {
         Ok(published) => drop(published?),
         // Whether it will be durable is not known, so this is no 202.
         Err(_) => return Err(Problem::new(Code::Unavailable)),
@@ -366,6 +407,19 @@ async fn publish(state: &State, task_id: &TaskId, event: &TaskEvent) -> Result<D
     match timeout_at(deadline, pending.outcome()).await {
         Ok(Some(outcome)) => Ok(Decision::Made(outcome)),
         Ok(None) | Err(_) => Ok(Decision::Open),
+    }
+}
+
+/// The record of an event, keyed by its task.
+pub(super) fn record(state: &State, event: &TaskEvent) -> OutboundRecord {
+    let key = event.body.task_id().map(|id| Bytes::copy_from_slice(id.as_str().as_bytes()));
+    OutboundRecord {
+        topic: state.options.topic.clone(),
+        partition: None,
+        timestamp_ms: None,
+        key,
+        value: Some(Bytes::from(event.to_json())),
+        headers: Vec::new(),
     }
 }
 
@@ -385,13 +439,9 @@ async fn read_back(
 
 /// The task, with its version as entity tag.
 fn task_response(status: StatusCode, json: Bytes) -> Response<Body> {
-    let version = version_of(&json);
-    let mut response = Response::new(Body::from(json));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let tag = Bytes::from(format!("\"{version}\""));
-    headers.insert(
+    let tag = Bytes::from(format!("\"{}\"", version_of(&json)));
+    let mut response = json_response(status, json);
+    response.headers_mut().insert(
         header::ETAG,
         HeaderValue::from_maybe_shared(tag).expect("digits in quotes are a header value"),
     );
@@ -401,11 +451,17 @@ fn task_response(status: StatusCode, json: Bytes) -> Response<Body> {
 /// 202: the event is durable, and its outcome open.
 fn undecided(task_id: &TaskId, location: HeaderValue) -> Response<Body> {
     let body = serde_json::json!({ "id": task_id.as_str(), "status": "pending" });
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::LOCATION, location);
+    let mut response = json_response(StatusCode::ACCEPTED, body.to_string().into());
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// A response whose body is JSON.
+pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }
 
@@ -459,11 +515,8 @@ mod tests {
 
     #[test]
     fn ids_derive_from_user_and_key() {
-        let ids = |user: &str, key: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", key.parse().unwrap());
-            NewIds::from_headers(&headers, &UserId::new(user).unwrap()).unwrap()
-        };
+        let ids =
+            |user: &str, key: &str| NewIds::of(Some(key.as_bytes()), &UserId::new(user).unwrap());
         assert_eq!(ids("a", "k").task_id, ids("a", "k").task_id);
         assert_ne!(ids("a", "k").task_id, ids("b", "k").task_id);
         assert_ne!(ids("a", "k").event_id, ids("a", "l").event_id);

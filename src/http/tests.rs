@@ -2,7 +2,9 @@
 //! a double, so that it can be full, gone or slow.
 
 mod admin;
+mod batch;
 mod changes;
+mod due;
 mod limits;
 mod model;
 mod rest;

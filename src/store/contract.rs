@@ -2,7 +2,7 @@
 
 use super::{
     CommitDurability, KnownEvent, LoadKeys, NewChange, Outcome, PAGE_ROWS_MAX, Placement,
-    Processed, Store, TaskFilter, WaitingEvent, WriteSet,
+    Processed, SortBy, Store, TaskFilter, TaskSort, WaitingEvent, WriteSet,
 };
 use crate::{
     position::{Offset, Partition, Position, TopicName, TopicPartition},
@@ -50,8 +50,11 @@ macro_rules! contract_tests {
             a_list_is_in_the_order_of_creation_page_by_page
             filters_take_what_they_name
             a_snapshot_shows_one_moment_in_parts
+            every_order_gives_every_task_once_whatever_the_page
+            a_task_that_goes_moves_no_other_from_the_next_page
             only_the_owner_sees_a_task
             a_deleted_task_leaves_a_tombstone
+            due_dates_are_told_until_they_were_reminded_of
             every_outcome_survives
             changes_come_in_order_once_and_to_their_user
             waiting_events_are_kept_in_order_until_taken
@@ -215,17 +218,7 @@ pub(super) async fn a_list_is_in_the_order_of_creation_page_by_page(subject: &dy
     commit(&*store, WriteSet { tasks: vec![present(changed)], ..WriteSet::default() }).await;
     let expected = ["t9", "t8", "t7", "t6", "t5", "t4", "t3", "t0"];
     assert_eq!(ids(&*store, "u", &TaskFilter::default()).await, expected);
-    let (mut found, mut after) = (Vec::new(), None);
-    loop {
-        let filter = TaskFilter::default();
-        let page = store.tasks(&user("u"), &filter, after.as_deref(), 3).await.unwrap();
-        assert!(page.tasks.len() <= 3);
-        found.extend(page.tasks.iter().map(|json| Task::from_json(json).unwrap().id.to_string()));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let found = page_by_page(&*store, &TaskFilter::default(), 3).await;
     assert_eq!(found, expected);
     let page = store.tasks(&user("u"), &TaskFilter::default(), Some(b"?"), 3).await.unwrap();
     assert!(page.tasks.is_empty(), "a cursor of nothing is the end");
@@ -234,7 +227,12 @@ pub(super) async fn a_list_is_in_the_order_of_creation_page_by_page(subject: &dy
 pub(super) async fn filters_take_what_they_name(subject: &dyn Subject) {
     let store = started(subject).await;
     let tasks = [
-        Task { completed: true, priority: Priority::Low, ..task("done", "u") },
+        Task {
+            completed: true,
+            priority: Priority::Low,
+            labels: vec!["home".into()],
+            ..task("done", "u")
+        },
         Task { due_date: Some(100), priority: Priority::Urgent, ..task("soon", "u") },
         Task { due_date: Some(200), description: Some("MILK \u{c4}".into()), ..task("later", "u") },
     ];
@@ -252,6 +250,98 @@ pub(super) async fn filters_take_what_they_name(subject: &dyn Subject) {
     check(TaskFilter { q: Some("milk \u{e4}".into()), ..all() }, &["later"]).await;
     check(TaskFilter { q: Some("TITLE OF".into()), ..all() }, &["done", "soon", "later"]).await;
     check(TaskFilter { q: Some("urgent".into()), ..all() }, &[]).await;
+    check(TaskFilter { label: Some("home".into()), ..all() }, &["done"]).await;
+    check(TaskFilter { label: Some("Home".into()), ..all() }, &[]).await;
+}
+
+pub(super) async fn every_order_gives_every_task_once_whatever_the_page(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let tasks = [
+        Task { updated_at: 5, priority: Priority::Urgent, ..task("a", "u") },
+        Task { updated_at: -4, due_date: Some(-1), title: "\u{c4}rger".into(), ..task("b", "u") },
+        Task { updated_at: 5, due_date: Some(9), title: "milk".into(), ..task("c", "u") },
+        Task { updated_at: 7, due_date: Some(0), title: "Milk 2".into(), ..task("d", "u") },
+        Task { priority: Priority::Low, title: "MILK".into(), ..task("e", "u") },
+    ];
+    let tasks = tasks.into_iter().map(present).chain([present(task("x", "v"))]).collect();
+    commit(&*store, WriteSet { tasks, ..WriteSet::default() }).await;
+    for (by, up, down) in [
+        (SortBy::CreatedAt, "abcde", "edcba"),
+        (SortBy::UpdatedAt, "bacde", "edcab"),
+        (SortBy::DueDate, "bdcae", "cdbea"),
+        (SortBy::Priority, "ebcda", "adcbe"),
+        (SortBy::Title, "cedab", "badec"),
+    ] {
+        for (is_descending, expected) in [(false, up), (true, down)] {
+            let filter =
+                TaskFilter { sort: TaskSort { by, is_descending }, ..TaskFilter::default() };
+            for limit in 1..7 {
+                let found = page_by_page(&*store, &filter, limit).await.concat();
+                assert_eq!(found, expected, "{filter:?}, {limit} a page");
+            }
+        }
+    }
+}
+
+pub(super) async fn a_task_that_goes_moves_no_other_from_the_next_page(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let tasks = ["a", "b", "c", "d"].map(|id| present(task(id, "u"))).into();
+    commit(&*store, WriteSet { tasks, ..WriteSet::default() }).await;
+    let sort = TaskSort { by: SortBy::Title, is_descending: false };
+    let filter = TaskFilter { sort, ..TaskFilter::default() };
+    let page = store.tasks(&user("u"), &filter, None, 2).await.unwrap();
+    let deleted = (task_id("b"), user("u"), TaskState::Deleted { creation: CREATION });
+    let before = present(Task { title: "A".into(), ..task("e", "u") });
+    let tasks = vec![deleted, before];
+    commit(&*store, WriteSet { tasks, ..WriteSet::default() }).await;
+    let page = store.tasks(&user("u"), &filter, page.next.as_deref(), 2).await.unwrap();
+    assert_eq!(page.tasks.len(), 2, "c and d");
+    assert_eq!(page.next, None);
+}
+
+pub(super) async fn due_dates_are_told_until_they_were_reminded_of(subject: &dyn Subject) {
+    let store = started(subject).await;
+    let dated = |id: &str, due_date| Task { due_date: Some(due_date), ..task(id, "u") };
+    let put = async |tasks: Vec<Task>, reminded: Vec<(i64, TaskId)>| {
+        let tasks = tasks.into_iter().map(present).collect();
+        commit(&*store, WriteSet { tasks, reminded, ..WriteSet::default() }).await;
+    };
+    let due = async |before_ms: i64| -> Vec<(i64, String)> {
+        let due = store.due_before(before_ms, 10).await.unwrap();
+        due.iter().map(|due| (due.due_date, due.task_id.to_string())).collect()
+    };
+    let row = |due_date: i64, id: &str| (due_date, id.to_owned());
+    // Changed at 1,000, so what is due by then was over when it was set.
+    put(vec![dated("b", 3_000), dated("a", 2_000), dated("past", 1_000)], vec![]).await;
+    assert_eq!(due(3_000).await, [row(2_000, "a")]);
+    assert_eq!(due(3_001).await, [row(2_000, "a"), row(3_000, "b")]);
+    assert_eq!(store.due_before(9_000, 1).await.unwrap().len(), 1);
+    put(vec![Task { completed: true, ..dated("b", 3_000) }], vec![]).await;
+    assert_eq!(due(9_000).await, [row(2_000, "a")], "done");
+    put(vec![dated("b", 4_000)], vec![(2_000, task_id("a"))]).await;
+    assert_eq!(due(9_000).await, [row(4_000, "b")], "reminded of, and open again");
+    put(vec![Task { title: "other".into(), ..dated("a", 2_000) }], vec![]).await;
+    assert_eq!(due(9_000).await, [row(4_000, "b")], "another change is no reason to remind");
+    put(vec![dated("a", 5_000)], vec![(5, task_id("unknown"))]).await;
+    assert_eq!(due(9_000).await, [row(4_000, "b"), row(5_000, "a")]);
+    put(vec![task("a", "u")], vec![]).await;
+    let deleted = (task_id("b"), user("u"), TaskState::Deleted { creation: CREATION });
+    commit(&*store, WriteSet { tasks: vec![deleted], ..WriteSet::default() }).await;
+    assert_eq!(due(9_000).await, []);
+}
+
+/// Ids in the order of the pages.
+async fn page_by_page(store: &dyn Store, filter: &TaskFilter, limit: usize) -> Vec<String> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.tasks(&user("u"), filter, after.as_deref(), limit).await.unwrap();
+        assert!(page.tasks.len() <= limit);
+        found.extend(page.tasks.iter().map(|json| Task::from_json(json).unwrap().id.to_string()));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
 }
 
 pub(super) async fn only_the_owner_sees_a_task(subject: &dyn Subject) {

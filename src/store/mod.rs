@@ -15,7 +15,7 @@ use self::letter::{LetterFilter, LetterPage, LetterState, LetterTrim, StoredLett
 use crate::{
     position::{Offset, Position, RecordPosition, TopicName, TopicPartition},
     task::{
-        Priority, TaskId, UserId,
+        Priority, Task, TaskId, UserId,
         event::{Digest, EventId},
         transition::{Reason, TaskState},
     },
@@ -77,6 +77,17 @@ pub struct WaitingEvent {
     pub timestamp_ms: i64,
     /// The record: key, value, headers, in apply's own encoding.
     pub record: Vec<u8>,
+}
+
+/// A task of whose due date its owner was not told yet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DueTask {
+    /// When it is due.
+    pub due_date: i64,
+    /// Its id.
+    pub task_id: TaskId,
+    /// The task; `None` if it is gone.
+    pub task: Option<Task>,
 }
 
 /// What apply asks for before it plans a batch.
@@ -144,6 +155,8 @@ pub struct WriteSet {
     pub letter_states: Vec<(RecordPosition, LetterState)>,
     /// Which letters are kept no longer. Bounded work a commit: some stay for a while.
     pub letter_trim: Option<LetterTrim>,
+    /// Reminders of the batch: due dates of which the tasks' owners need not be told again.
+    pub reminded: Vec<(i64, TaskId)>,
     /// Processed offsets after this batch.
     pub processed: Vec<(TopicPartition, Processed)>,
     /// Next offsets of outbound topics (dead letters) that this batch's effects reach up to.
@@ -172,9 +185,46 @@ pub struct TaskFilter {
     pub due_after: Option<i64>,
     /// Case-insensitive substring of title or description.
     pub q: Option<String>,
+    /// Only tasks with this label.
+    pub label: Option<String>,
+    /// In which order.
+    pub sort: TaskSort,
 }
 
-/// A page of a user's tasks in the order of creation.
+impl TaskFilter {
+    /// Whether every task that is looked at has to be decoded.
+    pub const fn reads_text(&self) -> bool {
+        self.q.is_some() || self.label.is_some()
+    }
+}
+
+/// The order of a list. Tasks that are equal in it are in the order of creation, which turns with
+/// it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TaskSort {
+    /// By what.
+    pub by: SortBy,
+    /// From the greatest to the least.
+    pub is_descending: bool,
+}
+
+/// What a list is sorted by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SortBy {
+    /// The order of creation.
+    #[default]
+    CreatedAt,
+    /// When it was changed last.
+    UpdatedAt,
+    /// When it is due; tasks without a date come last, also when descending.
+    DueDate,
+    /// From low to urgent.
+    Priority,
+    /// The beginning of the title in lower case, by code points.
+    Title,
+}
+
+/// A page of a user's tasks in the order that was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct TaskPage {
     /// Each task as [`Task::to_json`](crate::task::Task::to_json) wrote it.
@@ -252,6 +302,12 @@ pub enum StoreError {
          `taskwire rebuild` makes it anew from the log (or `taskwire restore` from a backup)"
     )]
     DamagedFile(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The user has more tasks than a list sorts; in the order of creation they can be read.
+    #[error("more than {tasks_max} tasks are not sorted")]
+    TooManyToSort {
+        /// The most that are.
+        tasks_max: usize,
+    },
     /// Another process has the store open.
     #[error("the store is in use by another process")]
     InUse,
@@ -326,6 +382,15 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WaitingEvent>, StoreError>>;
 
+    /// Open tasks that are due before a time and of which [`WriteSet::reminded`] did not tell since
+    /// the date was set; earliest first, at most `limit`. A date that was over when it was set is
+    /// left out.
+    fn due_before(
+        &self,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueTask>, StoreError>>;
+
     /// The letter at a place of the dead-letter topic.
     fn letter<'a>(
         &'a self,
@@ -359,6 +424,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the user's tasks; `after` is a [`TaskPage::next`] of the same filter. A page may
     /// be short, even empty, and still have a next one: work per page is bounded.
+    ///
+    /// # Errors
+    /// Also `TooManyToSort`, for every order but that of creation.
     fn tasks<'a>(
         &'a self,
         user_id: &'a UserId,

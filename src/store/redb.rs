@@ -3,7 +3,8 @@
 //! One writer thread (`tasks-writer`) owns all commits, so that a checkpoint never holds up an
 //! async worker; reads are snapshots, taken inline by whoever asks, and wait for no commit. A read
 //! touches at most [`PAGE_ROWS_MAX`](super::PAGE_ROWS_MAX) rows, or looks at no more than
-//! `read::SCAN_ROWS_MAX` of them; text search and big loads run on a blocking thread.
+//! `list::SCAN_ROWS_MAX` of them; text search, sorting (at most `list::SORT_ROWS_MAX` rows) and big
+//! loads run on a blocking thread.
 //!
 //! Invariant: commits are non-durable, or `Immediate` with quick repair; nothing else reaches the
 //! file. A store that is dropped without [`Store::close`] leaves the file as a kill would.
@@ -12,10 +13,12 @@ pub mod copy;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+mod due;
 #[cfg(test)]
 pub(crate) mod dump;
 mod file;
 mod letters;
+mod list;
 mod migrate;
 mod read;
 mod row;
@@ -39,8 +42,8 @@ use self::{
     write::Writer,
 };
 use super::{
-    ChangePage, CommitDurability, KnownEvent, LoadKeys, Loaded, Placement, Store, StoreError,
-    StoreStart, StoreStats, TaskFilter, TaskPage, TaskSnapshot, WaitingEvent, WriteSet,
+    ChangePage, CommitDurability, DueTask, KnownEvent, LoadKeys, Loaded, Placement, SortBy, Store,
+    StoreError, StoreStart, StoreStats, TaskFilter, TaskPage, TaskSnapshot, WaitingEvent, WriteSet,
     letter::{LetterFilter, LetterPage, StoredLetter},
 };
 use crate::{
@@ -348,6 +351,14 @@ impl Store for RedbStore {
         })
     }
 
+    fn due_before(
+        &self,
+        before_ms: i64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<DueTask>, StoreError>> {
+        Box::pin(async move { self.shared.read(|shared| due::before(shared, before_ms, limit)) })
+    }
+
     fn letter<'a>(
         &'a self,
         place: &'a RecordPosition,
@@ -391,17 +402,17 @@ impl Store for RedbStore {
         limit: usize,
     ) -> BoxFuture<'a, Result<TaskPage, StoreError>> {
         Box::pin(async move {
-            if filter.q.is_none() {
-                let list = |shared: &Shared| read::tasks(shared, user_id, filter, after, limit);
+            if !filter.reads_text() && filter.sort.by == SortBy::CreatedAt {
+                let list = |shared: &Shared| list::tasks(shared, user_id, filter, after, limit);
                 return self.shared.read(list);
             }
-            // Text search decodes every row that it looks at.
+            // It decodes every row that it looks at, or looks at all.
             let shared = Arc::clone(&self.shared);
             let (user_id, filter) = (user_id.clone(), filter.clone());
             let after = after.map(<[u8]>::to_vec);
             let search = move || {
                 shared
-                    .read(|shared| read::tasks(shared, &user_id, &filter, after.as_deref(), limit))
+                    .read(|shared| list::tasks(shared, &user_id, &filter, after.as_deref(), limit))
             };
             tokio::task::spawn_blocking(search)
                 .await

@@ -92,6 +92,8 @@ pub struct TaskPatch {
     pub labels: Option<Vec<String>>,
     /// Done or not.
     pub completed: Option<bool>,
+    /// When it was done, if that is not the record's timestamp; only of a task that is done then.
+    pub completed_at: Option<i64>,
 }
 
 /// What an event says.
@@ -632,6 +634,9 @@ impl Data<'_> {
         }
         if let Some(completed) = patch.completed {
             self.is_completed(completed);
+        }
+        if patch.completed_at.is_some() {
+            self.time_or_null("completed_at", patch.completed_at);
         }
     }
 }

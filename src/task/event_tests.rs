@@ -201,7 +201,8 @@ fn what_is_encoded_is_decoded_to_the_same() {
         priority: Some(Priority::Urgent),
         due_date: Some(Some(5)),
         labels: Some(vec!["x".to_owned()]),
-        completed: Some(false),
+        completed: Some(true),
+        completed_at: Some(8),
     };
     for body in [
         EventBody::Created(creation()),

@@ -169,8 +169,10 @@ impl<'a> Fields<'a> {
     }
 
     fn settable_count(&self) -> usize {
+        let completed_at = present(self.completed_at);
         [self.title, self.description, self.priority, self.due_date, self.labels, self.completed]
             .iter()
+            .chain([&completed_at])
             .flatten()
             .count()
     }
@@ -233,6 +235,7 @@ impl<'a> Fields<'a> {
             due_date: self.due_date()?,
             labels: self.labels()?.or(is_null(self.labels).then(Vec::new)),
             completed: self.completed()?,
+            completed_at: self.completed_at()?,
         })
     }
 
@@ -273,6 +276,11 @@ impl<'a> Fields<'a> {
             return Ok(None);
         }
         instant("due_date", self.due_date).map(Some)
+    }
+
+    /// Whether `completed_at` is null, so that a task that is done would have none.
+    pub fn clears_completed_at(&self) -> bool {
+        self.completed_at == Some("null")
     }
 
     /// `completed_at`; `None` if absent or null.

@@ -33,6 +33,18 @@ pub(super) fn walk_object<'a>(
         .map_err(|error| if error.is_data() { JsonError::NotAnObject } else { JsonError::NotJson })
 }
 
+/// The items of a JSON array, each as JSON text.
+///
+/// # Errors
+/// `NotJson`, `TooDeep`; whatever is no array is `NotAnObject`.
+pub fn items(json: &[u8]) -> Result<Vec<&str>, JsonError> {
+    check_depth(json)?;
+    let items: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| {
+        if error.is_data() { JsonError::NotAnObject } else { JsonError::NotJson }
+    })?;
+    Ok(items.into_iter().map(RawValue::get).collect())
+}
+
 /// Refuses deep nesting before anything recursive sees it.
 pub(super) fn check_depth(json: &[u8]) -> Result<(), JsonError> {
     // Nearly every event has fewer brackets than the limit; counting them is much cheaper than

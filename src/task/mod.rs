@@ -8,7 +8,7 @@ mod json;
 pub mod time;
 pub mod transition;
 
-pub use json::JsonError;
+pub use json::{JsonError, items as json_items};
 
 use serde::Deserialize;
 use std::{borrow::Cow, fmt, sync::Arc};
@@ -163,6 +163,46 @@ impl Task {
         out.push(b'}');
     }
 
+    /// Appends a JSON object of the fields in which `after`, the task after a change, differs: as
+    /// they were before. What every change moves (`updated_at`, `version`) is left out.
+    pub fn write_changed(&self, after: &Self, out: &mut Vec<u8>) {
+        let start = out.len();
+        let name = |out: &mut Vec<u8>, name: &str| {
+            out.extend_from_slice(if out.len() == start { b"{\"" } else { b",\"" });
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+        };
+        if self.title != after.title {
+            name(out, "title");
+            json::write_string(&self.title, out);
+        }
+        if self.description != after.description {
+            name(out, "description");
+            write_or_null(self.description.as_deref(), out, json::write_string);
+        }
+        if self.priority != after.priority {
+            name(out, "priority");
+            json::write_string(self.priority.as_str(), out);
+        }
+        if self.due_date != after.due_date {
+            name(out, "due_date");
+            write_or_null(self.due_date, out, write_time);
+        }
+        if self.labels != after.labels {
+            name(out, "labels");
+            write_labels(&self.labels, out);
+        }
+        if self.completed != after.completed {
+            name(out, "completed");
+            out.extend_from_slice(if self.completed { b"true" } else { b"false" });
+        }
+        if self.completed_at != after.completed_at {
+            name(out, "completed_at");
+            write_or_null(self.completed_at, out, write_time);
+        }
+        out.extend_from_slice(if out.len() == start { b"{}" } else { b"}" });
+    }
+
     /// The task that [`Task::to_json`] wrote.
     pub fn from_json(json: &[u8]) -> Option<Self> {
         let row: Row<'_> = serde_json::from_slice(json).ok()?;
@@ -268,6 +308,37 @@ mod tests {
             r#""updated_at":"1970-01-01T00:00:00.002Z","version":3}"#,
         );
         assert_eq!(String::from_utf8(task().to_json()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_changed_is_told_as_it_was() {
+        let after = Task {
+            title: "t".into(),
+            description: Some("d".into()),
+            priority: Priority::Low,
+            due_date: None,
+            labels: vec![],
+            completed: true,
+            completed_at: Some(5),
+            updated_at: 9,
+            version: 4,
+            ..task()
+        };
+        let told = |before: &Task, after: &Task| {
+            let mut out = b"before:".to_vec();
+            before.write_changed(after, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let expected = concat!(
+            r#"before:{"title":"a \"b\"","description":null,"priority":"high","#,
+            r#""due_date":"1970-01-01T00:00:00.000Z","labels":["x","#,
+            "\"\u{e4}\\n\"],",
+            r#""completed":false,"completed_at":null}"#,
+        );
+        assert_eq!(told(&task(), &after), expected);
+        assert_eq!(told(&task(), &task()), "before:{}");
+        let other = Task { priority: Priority::Low, ..task() };
+        assert_eq!(told(&task(), &other), r#"before:{"priority":"high"}"#);
     }
 
     #[test]

@@ -138,6 +138,10 @@ pub fn apply(state: &TaskState, event: &TaskEvent, at_ms: i64) -> Result<Change,
         EventBody::Existing { user_id, action, .. } => {
             let task = match state {
                 TaskState::Absent => return Err(Rejected::Waiting),
+                // A reminder may cross a deletion.
+                TaskState::Deleted { .. } if matches!(action, Action::DueSoon { .. }) => {
+                    return Err(Rejected::Duplicate);
+                }
                 TaskState::Deleted { .. } => {
                     return Err(Rejected::DeadLetter(Reason::TaskDeleted));
                 }
@@ -231,6 +235,9 @@ fn patched(task: &Task, patch: &TaskPatch, at_ms: i64) -> Task {
     if let Some(completed) = patch.completed.filter(|completed| *completed != task.completed) {
         after.completed = completed;
         after.completed_at = completed.then_some(at_ms);
+    }
+    if after.completed && patch.completed_at.is_some() {
+        after.completed_at = patch.completed_at;
     }
     after
 }

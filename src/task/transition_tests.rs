@@ -92,7 +92,6 @@ fn every_action_waits_for_its_task_and_is_too_late_after_it() {
         Action::Update(TaskPatch::default()),
         Action::ChangePriority(Priority::Low),
         Action::Delete,
-        Action::DueSoon { due_date: None },
     ] {
         let event = existing(action);
         check_rejected(&TaskState::Absent, &event, Rejected::Waiting);
@@ -156,6 +155,7 @@ fn an_update_sets_and_clears() {
         due_date: Some(None),
         labels: Some(vec!["l".to_owned()]),
         completed: Some(true),
+        completed_at: None,
     };
     let state = after(&present(), &update(patch), 2_000);
     let task = task_of(&state);
@@ -169,6 +169,19 @@ fn an_update_sets_and_clears() {
 }
 
 #[test]
+fn a_time_of_completion_is_only_of_a_task_that_is_done() {
+    let at = |completed, time| {
+        update(TaskPatch { completed, completed_at: Some(time), ..TaskPatch::default() })
+    };
+    check_rejected(&present(), &at(None, 7), Rejected::Duplicate);
+    let done = after(&present(), &at(Some(true), 7), 2_000);
+    assert_eq!(task_of(&done).completed_at, Some(7));
+    let moved = after(&done, &at(None, 8), 3_000);
+    assert_eq!(task_of(&moved).completed_at, Some(8));
+    assert_eq!(task_of(&after(&moved, &at(Some(false), 9), 4_000)).completed_at, None);
+}
+
+#[test]
 fn a_reminder_leaves_the_task_as_it_is_and_may_come_too_late() {
     let due = |due_date| existing(Action::DueSoon { due_date });
     for event in [due(None), due(Some(5_000))] {
@@ -178,6 +191,14 @@ fn a_reminder_leaves_the_task_as_it_is_and_may_come_too_late() {
     check_rejected(&after(&present(), &complete(), AT), &due(None), Rejected::Duplicate);
     let undated = update(TaskPatch { due_date: Some(None), ..TaskPatch::default() });
     check_rejected(&after(&present(), &undated, AT), &due(None), Rejected::Duplicate);
+}
+
+#[test]
+fn a_reminder_that_crosses_a_deletion_is_no_dead_letter() {
+    let deleted = TaskState::Deleted { creation: [0; 16] };
+    let event = existing(Action::DueSoon { due_date: Some(5_000) });
+    check_rejected(&TaskState::Absent, &event, Rejected::Waiting);
+    check_rejected(&deleted, &event, Rejected::Duplicate);
 }
 
 #[test]

@@ -64,6 +64,9 @@ const TABLE: &[(&str, &str, About)] = &[
     ("GET", "/readyz", About::Anybody),
     ("GET", "/metrics", About::Anybody),
     ("GET", "/openapi.json", About::Anybody),
+    ("GET", "/docs", About::Anybody),
+    ("GET", "/docs/script.js", About::Anybody),
+    ("GET", "/docs/style.css", About::Anybody),
     ("GET", "/", About::Anybody),
     ("GET", "/page/{file}", About::File),
 ];

@@ -1,13 +1,28 @@
 //! `/api/tasks` and its problems.
 
-use super::support::{Daemon, LogMood, start, start_with};
+use super::support::{Daemon, LogMood, Reply, start, start_with};
+use crate::{
+    position::Position,
+    store::{CommitDurability, WriteSet},
+    task::{Priority, Task, TaskId, UserId, transition::TaskState},
+};
 use serde_json::{Value, json};
 use std::time::Duration;
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
 
 async fn create(daemon: &Daemon, user: &str, body: &Value) -> Value {
     let reply = daemon.call(user, "POST /api/tasks", &body.to_string()).await;
     assert_eq!(reply.status, 201, "{reply:?}");
     reply.json()
+}
+
+fn titles(reply: &Reply) -> Vec<String> {
+    let list = reply.json();
+    let tasks = list.as_array().unwrap().iter();
+    tasks.map(|task| task["title"].as_str().unwrap().replace("Task ", "")).collect()
 }
 
 fn path(task: &Value) -> String {
@@ -118,7 +133,7 @@ async fn bad_bodies_are_told_where() {
         ("nonsense", "400 invalid_json"),
         ("{} {}", "400 invalid_json"),
         (&deep, "400 json_too_deep"),
-        ("[]", "422 not_an_object"),
+        ("7", "422 not_an_object"),
         ("\"text\"", "422 not_an_object"),
         ("{}", "422 invalid_field /title"),
         (r#"{"title":""}"#, "422 invalid_field /title"),
@@ -273,11 +288,6 @@ async fn a_list_is_filtered_and_paged() {
         let body = json!({"title": format!("Task {index}"), "priority": priority, "due_date": due});
         create(&daemon, "alice", &body).await;
     }
-    let titles = |reply: &super::support::Reply| -> Vec<String> {
-        let list = reply.json();
-        let tasks = list.as_array().unwrap().iter();
-        tasks.map(|task| task["title"].as_str().unwrap().replace("Task ", "")).collect()
-    };
     for (query, expected) in [
         ("", "01234"),
         ("?priority=high", "024"),
@@ -312,7 +322,7 @@ async fn a_list_is_filtered_and_paged() {
         let reply = daemon.call(user, &format!("GET /api/tasks?{query}"), "").await;
         assert_eq!(reply.outcome(), "400 invalid_cursor", "{query}");
     }
-    for query in ["limit=0", "limit=1001", "sort=title", "completed=maybe", "wat=1"] {
+    for query in ["limit=0", "limit=1001", "sort=name", "completed=maybe", "wat=1"] {
         let reply = daemon.call("alice", &format!("GET /api/tasks?{query}"), "").await;
         assert_eq!(reply.outcome(), "400 invalid_parameter", "{query}");
     }
@@ -505,4 +515,143 @@ async fn task_routes_wait_for_apply_to_catch_up() {
         assert_eq!(reply.outcome(), "503 catching_up");
     }
     assert_eq!(daemon.request("GET /readyz", &[], "").await.status, 200);
+}
+
+#[tokio::test]
+async fn sorted_pages_are_joined_by_their_links() {
+    let daemon = start().await;
+    for (title, priority) in [("b", "low"), ("C", "urgent"), ("a", "high"), ("d", "low")] {
+        create(&daemon, "alice", &json!({ "title": title, "priority": priority })).await;
+    }
+    for (sort, expected) in [
+        ("title", "abCd"),
+        ("-title", "dCba"),
+        ("priority", "bdaC"),
+        ("-priority", "Cadb"),
+        ("updated_at", "bCad"),
+        ("-created_at", "daCb"),
+    ] {
+        let mut found = String::new();
+        let mut target = format!("/api/tasks?sort={sort}&limit=3");
+        loop {
+            let reply = daemon.call("alice", &format!("GET {target}"), "").await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            found.push_str(&titles(&reply).concat());
+            let link = reply.header("link");
+            let Some(next) = link.strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
+                break;
+            };
+            target = next.0.to_owned();
+            let other = target.replace(&format!("sort={sort}"), "sort=due_date");
+            let reply = daemon.call("alice", &format!("GET {other}"), "").await;
+            assert_eq!(reply.outcome(), "400 invalid_cursor", "{other}");
+        }
+        assert_eq!(found, expected, "{sort}");
+    }
+}
+
+#[tokio::test]
+async fn so_many_tasks_are_listed_but_not_sorted() {
+    let daemon = start().await;
+    for first in (0..100_001).step_by(10_000) {
+        let numbers = first..(first + 10_000).min(100_001);
+        let tasks = numbers.map(|number| {
+            let (id, user_id) = (TaskId::new(&format!("t{number}")).unwrap(), user("many"));
+            let task = Task {
+                id: id.clone(),
+                title: "t".to_owned(),
+                description: None,
+                user_id: user_id.clone(),
+                priority: Priority::Low,
+                due_date: None,
+                labels: Vec::new(),
+                completed: false,
+                completed_at: None,
+                created_at: 0,
+                updated_at: 0,
+                version: 1,
+            };
+            (id, user_id, TaskState::Present { task, creation: [0; 16] })
+        });
+        let writes = WriteSet { tasks: tasks.collect(), ..WriteSet::default() };
+        daemon.store.commit(writes, CommitDurability::Deferred).await.unwrap();
+    }
+    let reply = daemon.call("many", "GET /api/tasks?sort=title", "").await;
+    assert_eq!(reply.outcome(), "400 too_many_to_sort");
+    assert_eq!(daemon.call("many", "GET /api/tasks?limit=1", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_time_of_completion_goes_with_completed() {
+    let daemon = start().await;
+    let task = create(&daemon, "alice", &json!({"title": "a"})).await;
+    let (one, two) = ("2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z");
+    for (method, body, expected) in [
+        ("PATCH", json!({"completed_at": one}), "422 invalid_field /completed_at"),
+        (
+            "PATCH",
+            json!({"completed": false, "completed_at": one}),
+            "422 invalid_field /completed_at",
+        ),
+        ("PUT", json!({"title": "a", "completed_at": one}), "422 invalid_field /completed_at"),
+        ("PATCH", json!({"completed_at": null}), "200 null"),
+        ("PATCH", json!({"completed": true, "completed_at": one}), one),
+        ("PATCH", json!({"title": "b"}), one),
+        ("PUT", json!({"title": "c", "completed": true}), one),
+        ("PATCH", json!({"completed_at": two}), two),
+        ("PATCH", json!({"completed_at": null}), "422 invalid_field /completed_at"),
+        ("PATCH", json!({"completed": true, "completed_at": null}), two),
+        ("PUT", json!({"title": "c", "completed": true, "completed_at": one}), one),
+        ("PATCH", json!({"completed": false, "completed_at": null}), "200 null"),
+    ] {
+        let line = format!("{method} {}", path(&task));
+        let reply = daemon.call("alice", &line, &body.to_string()).await;
+        let found = match reply.status {
+            200 => match reply.json()["completed_at"].as_str() {
+                Some(time) => time.to_owned(),
+                None => "200 null".to_owned(),
+            },
+            _ => reply.outcome(),
+        };
+        assert_eq!(found, expected, "{method} {body}");
+    }
+    let body = json!({"title": "x", "completed_at": one}).to_string();
+    let reply = daemon.call("alice", "POST /api/tasks", &body).await;
+    assert_eq!(reply.outcome(), "422 invalid_field /completed_at");
+}
+
+#[tokio::test]
+async fn a_read_waits_for_its_position_and_no_longer_than_a_write() {
+    let daemon = start_with(|setup| setup.http.write_timeout = Duration::from_millis(200)).await;
+    let task = create(&daemon, "alice", &json!({"title": "a"})).await;
+    let head = daemon.store.head();
+    let text = |position: Position| position.to_string();
+    let ahead = text(Position { sequence: head.sequence + 1, ..head });
+    for (position, expected) in [
+        (text(head), "200"),
+        (text(Position { sequence: 0, ..head }), "200"),
+        (text(Position { epoch: head.epoch ^ 1, ..head }), "410 resync"),
+        (ahead.clone(), "410 resync"),
+        ("x".to_owned(), "400 invalid_parameter"),
+        (String::new(), "400 invalid_parameter"),
+    ] {
+        for target in ["/api/tasks".to_owned(), path(&task)] {
+            let line = format!("GET {target}?min_pos={position}");
+            let reply = daemon.call("alice", &line, "").await;
+            let found = if reply.status == 200 { "200".to_owned() } else { reply.outcome() };
+            assert!(found.starts_with(expected), "{line}: {found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_early_is_answered_when_its_position_comes() {
+    let daemon = start().await;
+    create(&daemon, "alice", &json!({"title": "a"})).await;
+    let head = daemon.store.head();
+    let ahead = Position { sequence: head.sequence + 1, ..head };
+    let line = format!("GET /api/tasks?min_pos={ahead}");
+    let body = json!({"title": "b"});
+    let (reply, _) = tokio::join!(daemon.call("alice", &line, ""), create(&daemon, "alice", &body));
+    assert_eq!((reply.status, titles(&reply).concat().as_str()), (200, "ab"));
 }

@@ -228,6 +228,8 @@ pub(super) struct Setup {
     pub(super) damages: Vec<String>,
     /// Records that are in the log before the start.
     pub(super) earlier: Vec<Value>,
+    pub(super) clock: Clock,
+    pub(super) due_soon: Option<Duration>,
 }
 
 /// The usual bounds, without rates.
@@ -270,6 +272,8 @@ impl Setup {
             reasons: Vec::new(),
             damages: Vec::new(),
             earlier: Vec::new(),
+            clock: Clock::system(),
+            due_soon: None,
         }
     }
 }
@@ -297,7 +301,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
     change(&mut setup);
     let topic = setup.http.topic.clone();
     let directory = tempfile::tempdir().unwrap();
-    let clock = Clock::system();
+    let clock = setup.clock.clone();
     let metrics = Arc::new(Metrics::new());
     let log = Arc::new(MemoryLog::new(clock.clone()));
     let feed: Arc<dyn EventLog> = log.clone();
@@ -326,6 +330,7 @@ pub(super) async fn start_with(change: impl FnOnce(&mut Setup)) -> Daemon {
             topic,
             starts_at_latest: false,
             waiting_timeout: Duration::from_secs(600),
+            due_soon: setup.due_soon,
             checkpoint_records: 10_000,
             checkpoint_interval: Duration::from_secs(5),
         },

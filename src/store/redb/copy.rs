@@ -1,7 +1,7 @@
 //! Copies of a store: a snapshot while it is open, a file while it is not; and a new life for one.
 
 use super::{
-    letters,
+    due, letters,
     migrate::make_durable,
     row,
     sum::seal,
@@ -32,6 +32,7 @@ pub(super) fn copy(snapshot: &ReadTransaction, path: &Path) -> Result<(), StoreE
     redb_file::copy_table(snapshot, &target, PROCESSED)?;
     redb_file::copy_table(snapshot, &target, OUTBOUND)?;
     letters::copy(snapshot, &target)?;
+    due::copy(snapshot, &target)?;
     change_meta(&target, &[(META_CLEAN, row::encode_clean(false))])?;
     make_durable(&target)
 }

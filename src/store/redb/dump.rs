@@ -3,7 +3,7 @@
 //! on how events fell into batches.
 
 use super::{
-    letters, read,
+    due, letters, read,
     row::{self, ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
     sum,
     tables::{CHANGES, EVENTS, META_COUNTERS, PROCESSED, TASK_IDS, TASKS, USERS, WAITING},
@@ -66,6 +66,7 @@ pub(crate) fn dump(path: &Path) -> Vec<String> {
         lines.push(format!("waiting {} {:?} {:?}", key.value().0, event.source, event.record));
     }
     lines.extend(letters::dump(&read));
+    lines.extend(due::dump(&read));
     let counters = write::meta_row(&read, META_COUNTERS, Counters::decode).unwrap();
     let Counters { next_sequence, tasks, changes, events, waiting, .. } = counters;
     lines.push(format!("counters {:?}", (next_sequence, tasks, changes, events, waiting)));

@@ -8,17 +8,14 @@ use super::{
 };
 use crate::{
     store::{
-        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_BYTES_MAX, PAGE_ROWS_MAX, StoreError,
-        StoredChange, TaskFilter, TaskPage, WaitingEvent,
+        ChangePage, KnownEvent, LoadKeys, Loaded, PAGE_ROWS_MAX, StoreError, StoredChange,
+        WaitingEvent,
     },
     task::{Task, TaskId, UserId, event::EventId, transition::TaskState},
 };
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable};
 use std::{ops::Range, sync::atomic::Ordering};
-
-/// Most rows that one page of a filtered list looks at (some 2 ms without text search).
-const SCAN_ROWS_MAX: usize = 10_000;
 
 pub(super) fn user_number(
     snapshot: &ReadTransaction,
@@ -172,56 +169,11 @@ pub(super) fn task(
     Ok(Some(Bytes::copy_from_slice(row.json)))
 }
 
-/// `after` that is no [`TaskPage::next`] counts as the end: it was checked where it came in, or it
-/// is of another store.
-pub(super) fn tasks(
-    shared: &Shared,
-    user_id: &UserId,
-    filter: &TaskFilter,
-    after: Option<&[u8]>,
-    limit: usize,
-) -> Result<TaskPage, StoreError> {
-    let snapshot = shared.snapshot()?;
-    let Some(user) = user_number(&snapshot, user_id)? else {
-        return Ok(TaskPage::default());
-    };
-    let first = match after {
-        None => 0,
-        Some(after) => match after.try_into().map(u64::from_be_bytes) {
-            Ok(number) => number.saturating_add(1),
-            Err(_) => return Ok(TaskPage::default()),
-        },
-    };
-    let (limit, text) = (limit.min(PAGE_ROWS_MAX), filter.q.as_deref().map(str::to_lowercase));
-    let mut page = PackedPage::default();
-    let (mut last, mut seen) = (first, 0);
-    let table = snapshot.open_table(TASKS)?;
-    for entry in table.range((user, first)..=(user, u64::MAX))? {
-        let (key, row) = entry?;
-        let is_full = page.rows.len() == limit || page.bytes.len() >= PAGE_BYTES_MAX;
-        if is_full || seen == SCAN_ROWS_MAX {
-            return Ok(page.into_page(Some(last)));
-        }
-        (last, seen) = (key.value().1, seen + 1);
-        let row = sum::open("tasks", key.value(), row.value(), TaskRow::decode)?;
-        if !row.passes(filter) {
-            continue;
-        }
-        if let Some(text) = &text
-            && !row.contains(text).ok_or_else(|| damaged("tasks", key.value()))?
-        {
-            continue;
-        }
-        page.push(row.json);
-    }
-    Ok(page.into_page(None))
-}
-
 /// The rows of a page in one allocation.
 #[derive(Default)]
 pub(super) struct PackedPage {
-    bytes: Vec<u8>,
-    rows: Vec<Range<usize>>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) rows: Vec<Range<usize>>,
 }
 
 impl PackedPage {
@@ -240,11 +192,6 @@ impl PackedPage {
     pub(super) fn into_rows(self) -> Vec<Bytes> {
         let bytes = Bytes::from(self.bytes);
         self.rows.into_iter().map(|row| bytes.slice(row)).collect()
-    }
-
-    fn into_page(self, last: Option<u64>) -> TaskPage {
-        let next = last.map(|number| number.to_be_bytes().to_vec());
-        TaskPage { tasks: self.into_rows(), next }
     }
 }
 

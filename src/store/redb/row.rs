@@ -5,14 +5,17 @@
 
 use crate::{
     position::{Offset, Partition, TopicName, TopicPartition},
-    store::{KnownEvent, Outcome, Processed, TaskFilter, WaitingEvent},
+    store::{KnownEvent, Outcome, Processed, SortBy, TaskFilter, WaitingEvent},
     task::{
         Priority, Task, TaskId,
         event::{Digest, EventId},
+        time,
         transition::Reason,
     },
 };
 use aws_lc_rs::digest::{SHA256, digest};
+use serde::Deserialize;
+use std::borrow::Cow;
 
 /// The version that every row of format 2 begins with.
 pub(super) const VERSION: u8 = 2;
@@ -213,9 +216,11 @@ impl TaskPlace {
 /// A value of `tasks`: what filters look at, and the task as [`Task::to_json`] wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TaskRow<'a> {
-    completed: bool,
+    /// As the task has it, for filters.
+    pub(super) completed: bool,
     priority: u8,
-    due_date: Option<i64>,
+    /// As the task has it, for filters.
+    pub(super) due_date: Option<i64>,
     /// Digest of the creation.
     pub(super) creation: Digest,
     /// As [`Task::to_json`] wrote it.
@@ -263,20 +268,62 @@ impl<'a> TaskRow<'a> {
             && self.priority == priority_code(task.priority)
     }
 
-    /// Whether the filter takes it, but for `q`.
-    pub(super) fn passes(&self, filter: &TaskFilter) -> bool {
-        filter.completed.is_none_or(|completed| completed == self.completed)
+    /// Whether the filter takes it. `None`: damaged.
+    pub(super) fn passes(&self, filter: &TaskFilter) -> Option<bool> {
+        let passes = filter.completed.is_none_or(|completed| completed == self.completed)
             && filter.priority.is_none_or(|priority| priority_code(priority) == self.priority)
             && filter.due_before.is_none_or(|at| self.due_date.is_some_and(|due| due < at))
-            && filter.due_after.is_none_or(|at| self.due_date.is_some_and(|due| due >= at))
+            && filter.due_after.is_none_or(|at| self.due_date.is_some_and(|due| due >= at));
+        if !passes || !filter.reads_text() {
+            return Some(passes);
+        }
+        let task = Task::from_json(self.json)?;
+        let has_label = |label: &String| task.labels.contains(label);
+        Some(
+            filter.label.as_ref().is_none_or(has_label)
+                && filter.q.as_ref().is_none_or(|text| {
+                    let text = text.to_lowercase();
+                    let holds = |field: &str| field.to_lowercase().contains(&text);
+                    holds(&task.title) || task.description.as_deref().is_some_and(holds)
+                }),
+        )
     }
 
-    /// Whether title or description contains the text, which is lower case. `None`: damaged.
-    pub(super) fn contains(&self, lower_case: &str) -> Option<bool> {
-        let task = Task::from_json(self.json)?;
-        let holds = |text: &str| text.to_lowercase().contains(lower_case);
-        Some(holds(&task.title) || task.description.as_deref().is_some_and(holds))
+    /// What it is sorted by: bytes that compare as the field does. `None`: damaged.
+    pub(super) fn sort_key(&self, by: SortBy) -> Option<Vec<u8>> {
+        Some(match by {
+            SortBy::CreatedAt => Vec::new(),
+            SortBy::DueDate => self.due_date.map(ordered).unwrap_or_default(),
+            SortBy::Priority => vec![self.priority],
+            SortBy::UpdatedAt => ordered(time::parse(SortFields::read(self.json)?.updated_at)?),
+            SortBy::Title => {
+                let lower = SortFields::read(self.json)?.title.to_lowercase();
+                lower.chars().take(SORT_TITLE_CHARS).collect::<String>().into_bytes()
+            }
+        })
     }
+}
+
+/// Characters of a title by which it is sorted, in lower case; they are in the cursor.
+const SORT_TITLE_CHARS: usize = 64;
+
+/// What sorting reads of a task's JSON.
+#[derive(Deserialize)]
+struct SortFields<'a> {
+    #[serde(borrow)]
+    title: Cow<'a, str>,
+    updated_at: &'a str,
+}
+
+impl<'a> SortFields<'a> {
+    fn read(json: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
+    }
+}
+
+/// Bytes that compare as the number does.
+fn ordered(number: i64) -> Vec<u8> {
+    (number ^ i64::MIN).to_be_bytes().to_vec()
 }
 
 const fn priority_code(priority: Priority) -> u8 {

@@ -2,13 +2,16 @@
 
 use super::{
     super::{
-        CommitDurability, LoadKeys, Placement, Store, StoreError, TaskFilter, WriteSet,
+        CommitDurability, LoadKeys, Placement, SortBy, Store, StoreError, TaskFilter, TaskSort,
+        WriteSet,
         contract::{
             self, CREATION, Subject, Windows, change, contract_tests, present, processed, task,
             task_id, user,
         },
     },
-    FreeSpace, Options, RedbStore, tables,
+    FreeSpace, Options, RedbStore,
+    list::SORT_ROWS_MAX,
+    tables,
 };
 use crate::task::{Task, transition::TaskState};
 use proptest::prelude::*;
@@ -157,6 +160,36 @@ async fn a_long_scan_ends_its_page_early() {
     assert!(page.tasks.is_empty());
     let page = store.tasks(&user("u"), &filter, page.next.as_deref(), 10).await.unwrap();
     assert_eq!((page.tasks.len(), page.next), (1, None));
+}
+
+/// With `--nocapture` it prints what a sorted page costs.
+#[tokio::test]
+async fn a_sorted_list_looks_at_a_bounded_number_of_tasks() {
+    let subject = RedbSubject::new();
+    let store = subject.open(Windows::WIDE);
+    store.start().await.unwrap();
+    let sort = TaskSort { by: SortBy::Title, is_descending: true };
+    let filter = TaskFilter { sort, ..TaskFilter::default() };
+    for first in (0..SORT_ROWS_MAX).step_by(10_000) {
+        let tasks = (first..first + 10_000).map(|n| present(task(&format!("t{n:06}"), "u")));
+        let writes = WriteSet { tasks: tasks.collect(), ..WriteSet::default() };
+        store.commit(writes, CommitDurability::Deferred).await.unwrap();
+    }
+    for by in [SortBy::Title, SortBy::DueDate, SortBy::Priority, SortBy::UpdatedAt] {
+        let filter = TaskFilter { sort: TaskSort { by, ..sort }, ..TaskFilter::default() };
+        let began = std::time::Instant::now();
+        let page = store.tasks(&user("u"), &filter, None, 200).await.unwrap();
+        println!("{by:?}: {:?} for {SORT_ROWS_MAX} tasks", began.elapsed());
+        assert_eq!(page.tasks.len(), 200);
+        let first = Task::from_json(&page.tasks[0]).unwrap();
+        assert_eq!(first.id, task_id(&format!("t{:06}", SORT_ROWS_MAX - 1)), "{by:?}");
+    }
+    let tasks = vec![present(task("one more", "u"))];
+    let writes = WriteSet { tasks, ..WriteSet::default() };
+    store.commit(writes, CommitDurability::Deferred).await.unwrap();
+    let refused = store.tasks(&user("u"), &filter, None, 200).await.unwrap_err();
+    assert!(matches!(refused, StoreError::TooManyToSort { tasks_max: SORT_ROWS_MAX }));
+    assert!(store.tasks(&user("u"), &TaskFilter::default(), None, 200).await.is_ok());
 }
 
 /// One step of a random history.

@@ -1,7 +1,7 @@
 //! The writer: opens the tables, commits write sets, marks start and stop.
 
 use super::{
-    CommitDurability, Options, Shared,
+    CommitDurability, Options, Shared, due,
     file::FreeSpace,
     letters, read,
     row::{self, ChangeRow, Counters, EventRow, TaskPlace, TaskRow},
@@ -51,6 +51,7 @@ pub(super) fn open_tables(database: &Database) -> Result<Opened, StoreError> {
     if counters.letters_open.is_none() {
         counters.letters_open = Some(letters::count_open(database)?);
     }
+    due::open(database, durable)?;
     counters.waiting_bytes = read::waiting_bytes(&snapshot.open_table(WAITING)?)?;
     let mut runs = Vec::new();
     for entry in snapshot.open_table(RUNS)?.iter()? {
@@ -337,8 +338,8 @@ impl Batch {
         writes: &WriteSet,
     ) -> Result<(), StoreError> {
         self.number_users(transaction, writes)?;
-        if !writes.tasks.is_empty() {
-            self.write_tasks(transaction, &writes.tasks)?;
+        if !writes.tasks.is_empty() || !writes.reminded.is_empty() {
+            self.write_tasks(transaction, writes)?;
         }
         if !writes.changes.is_empty() {
             self.write_changes(transaction, &writes.changes)?;
@@ -401,13 +402,14 @@ impl Batch {
     fn write_tasks(
         &mut self,
         transaction: &WriteTransaction,
-        states: &[(TaskId, UserId, TaskState)],
+        writes: &WriteSet,
     ) -> Result<(), StoreError> {
+        let mut due = due::Changes::default();
         let mut ids = transaction.open_table(TASK_IDS)?;
         let mut tasks = transaction.open_table(TASKS)?;
         let place_row =
             |id: &TaskId, place: TaskPlace| sum::seal("task_ids", id.as_str(), place.encode());
-        for (id, user_id, state) in states {
+        for (id, user_id, state) in &writes.tasks {
             let user = self.user(user_id);
             let known = match ids.get(id.as_str())? {
                 Some(row) => {
@@ -428,18 +430,20 @@ impl Batch {
                         key
                     };
                     let row = sum::seal("tasks", key, TaskRow::encode(task, creation));
-                    tasks.insert(key, &row[..])?;
+                    let before = tasks.insert(key, &row[..])?;
+                    due.note(id, before.as_ref().map(|row| row.value()), Some(task));
                 }
                 TaskState::Deleted { creation } => {
                     if let Some(TaskPlace::At(user, number)) = known {
-                        tasks.remove((user, number))?;
+                        let before = tasks.remove((user, number))?;
+                        due.note(id, before.as_ref().map(|row| row.value()), None);
                         self.counters.tasks = self.counters.tasks.saturating_sub(1);
                     }
                     ids.insert(id.as_str(), &place_row(id, TaskPlace::Tombstone(*creation))[..])?;
                 }
             }
         }
-        Ok(())
+        due.write(transaction, &writes.reminded)
     }
 
     fn write_changes(

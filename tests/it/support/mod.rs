@@ -1,8 +1,8 @@
 //! A daemon to test, and clients of its three doors.
 
-pub(crate) mod follow;
 #[allow(dead_code, reason = "not every test binary mounts a disk")]
 pub(crate) mod disk;
+pub(crate) mod follow;
 #[allow(dead_code, reason = "some of it is for the unit tests of `auth`")]
 pub(crate) mod forge;
 pub(crate) mod http;
