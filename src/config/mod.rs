@@ -343,12 +343,12 @@ impl Config {
         }
     }
 
-    /// Options of the store, on a disk of so many bytes.
-    pub fn store_options(&self, disk_bytes: u64) -> store::redb::Options {
+    /// Options of the store.
+    pub fn store_options(&self) -> store::redb::Options {
         store::redb::Options {
             dedup_window: self.dedup_window,
             changes_keep: self.changes_keep,
-            cache_bytes: store_cache_bytes(disk_bytes),
+            cache_bytes: STORE_CACHE_BYTES,
             is_log_synced: self.durability == Durability::Commit,
         }
     }
@@ -414,28 +414,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A restart reads the log again from the last checkpoint: 20,000 records are half a second.
 const CHECKPOINT_RECORDS: u64 = 20_000;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-/// Of disks of 2 GiB and more; of smaller ones by their size, since half of it must be left free
-/// there: see `store::redb::disk_needed`.
-const STORE_CACHE_BYTES_MAX: u64 = 64 << 20;
-const STORE_CACHE_BYTES_MIN: u64 = 8 << 20;
-/// What the log needs for dead letters and the broker for offset commits while the disk is full: a
-/// quarter of the store's cache, and no less than this.
-const LATE_BYTES_MIN: u64 = 4 << 20;
-
-/// The store's cache on a disk of so many bytes.
-fn store_cache_bytes(disk_bytes: u64) -> usize {
-    let bytes = (disk_bytes / 32).clamp(STORE_CACHE_BYTES_MIN, STORE_CACHE_BYTES_MAX);
-    usize::try_from(bytes).expect("64 MiB at most")
-}
-
-/// Disk that is kept back for what was accepted already, on a disk of so many bytes: 80 MiB from
-/// 2 GiB on, 4 % below that, and no less than 24 MiB.
-pub fn reserve_bytes(disk_bytes: u64) -> u64 {
-    let cache_bytes = store_cache_bytes(disk_bytes);
-    let late = u64::try_from(cache_bytes / 4).unwrap_or(u64::MAX).max(LATE_BYTES_MIN);
-    store::redb::disk_needed(cache_bytes).saturating_add(late)
-}
-
+const STORE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Disk that is kept back for what was accepted already: the store wants half of its cache and
+/// 32 MiB free before it begins a commit, and the log needs some for dead letters.
+pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
 const RECENT_CHANGES_MAX: usize = 256;
 const RECENT_BYTES_MAX: usize = 256 * 1024;
 

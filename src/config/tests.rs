@@ -195,11 +195,3 @@ fn inner_flags_win_over_outer_ones() {
     let config = Config::resolve(&merged, Vec::new()).expect("good");
     assert_eq!((config.topic.as_str(), config.logging.filter.as_str()), ("inner", "debug"));
 }
-
-#[test]
-fn what_is_kept_back_of_a_disk_follows_its_size() {
-    let of = |mib: u64| (store_cache_bytes(mib << 20) >> 20, reserve_bytes(mib << 20) >> 20);
-    assert_eq!([of(64), of(128), of(256)], [(8, 24); 3]);
-    assert_eq!(of(1024), (32, 40));
-    assert_eq!([of(2048), of(1 << 40)], [(64, 80); 2]);
-}

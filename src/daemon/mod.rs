@@ -26,7 +26,6 @@ use crate::{
     causes::chain,
     clock::Clock,
     config::{self, Config, ConfigError},
-    disk,
     feed::{EventLog, embedded::Embedded, inspect::Inspector},
     http::{self, Health, Http},
     hub::Hub,
@@ -194,7 +193,7 @@ impl Daemon {
         let floors = processed.iter().map(|(place, processed)| (place.clone(), processed.next));
         let start = broker::Start {
             floors: floors.collect(),
-            reserve_bytes: config::reserve_bytes(disk::size_bytes(&config.data_dir)),
+            reserve_bytes: config::RESERVE_BYTES,
             ..broker::Start::default()
         };
         let broker = config.broker_options();
@@ -513,13 +512,10 @@ async fn open_store(
     metrics: Arc<Metrics>,
 ) -> Result<(Arc<dyn Store>, HashMap<TopicPartition, Processed>), StartError> {
     let path = config.data_dir.join(archive::TASKS_FILE);
-    let disk_bytes = disk::size_bytes(&config.data_dir);
-    let (options, reserve_bytes) =
-        (config.store_options(disk_bytes), config::reserve_bytes(disk_bytes));
-    let data_dir = config.data_dir.clone();
-    let measured = Arc::clone(&metrics);
+    let options = config.store_options();
+    let (data_dir, measured) = (config.data_dir.clone(), Arc::clone(&metrics));
     let opened = tokio::task::spawn_blocking(move || {
-        broker::look_before_start(&data_dir, reserve_bytes, &measured);
+        broker::look_before_start(&data_dir, config::RESERVE_BYTES, &measured);
         RedbStore::open(&path, options)
     });
     let opened = opened.await;
@@ -623,7 +619,7 @@ mod tests {
             .with("http-listen", &["127.0.0.1:0"])
             .with("kafka-listen", &["127.0.0.1:0"]);
         let config = Config::resolve(&flags, Vec::new()).expect("a configuration");
-        let options = config.store_options(disk::size_bytes(&config.data_dir));
+        let options = config.store_options();
         let mut daemon = Daemon::start(config, Clock::system()).await.expect("it starts");
         daemon.ready().await.expect("an empty log is caught up with");
         (daemon, options)

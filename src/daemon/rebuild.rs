@@ -11,7 +11,7 @@ use crate::{
     causes::chain,
     clock::Clock,
     config::Config,
-    disk::{self, beside, dir::RealDir, if_there, sync_name},
+    disk::{beside, dir::RealDir, if_there, sync_name},
     feed::{EventLog, embedded::Embedded},
     hub::Hub,
     log,
@@ -266,8 +266,7 @@ async fn apply_log(
     path: &Path,
     (clock, metrics): (Clock, Arc<Metrics>),
 ) -> Result<crate::store::StoreStats, RebuildError> {
-    let (path, options) =
-        (path.to_owned(), config.store_options(disk::size_bytes(&config.data_dir)));
+    let (path, options) = (path.to_owned(), config.store_options());
     let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, options)).await;
     let opened = opened.map_err(|error| RebuildError::Ended(error.to_string()))??;
     let store: Arc<dyn Store> = Arc::new(opened);

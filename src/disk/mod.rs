@@ -83,11 +83,6 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Bytes of the file system that holds `path`, used or not; what cannot be told counts as large.
-pub fn size_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize))
-}
-
 /// Makes durable what the directory of `path` says of it.
 ///
 /// # Errors

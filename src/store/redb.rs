@@ -74,18 +74,9 @@ use tokio::sync::{mpsc, oneshot};
 const WRITER_INBOX_MAX: usize = 16;
 /// Loads of at most so many keys are done inline (some 2 us a key), larger ones on the writer.
 const LOAD_INLINE_KEYS_MAX: usize = 64;
-/// What one commit may write, at least and at most: a record rewrites three leaves of 4 KiB
-/// anywhere in the file (its task, the id of it, its event id), and a commit takes 1,000 records,
-/// of 256 KiB together: some 12 MiB, and what grows at the ends of tables.
-const COMMIT_BYTES: (u64, u64) = (16 << 20, 32 << 20);
-
-/// Disk that must be left before a commit begins: half the cache, which is the most that redb holds
-/// unwritten and a checkpoint writes, and what the commit itself may write. redb refuses everything
-/// after a failed write, so a full disk must be seen before.
-pub fn disk_needed(cache_bytes: usize) -> u64 {
-    let half = u64::try_from(cache_bytes / 2).unwrap_or(u64::MAX);
-    half.saturating_add(half.clamp(COMMIT_BYTES.0, COMMIT_BYTES.1))
-}
+/// Disk that must be left, beside half the cache (the most that redb holds unwritten), before a
+/// commit begins. redb refuses everything after a failed write, so a full disk must be seen before.
+const DISK_RESERVE_BYTES: u64 = 32 << 20;
 
 /// How much a store keeps.
 #[derive(Clone, Debug)]
@@ -210,7 +201,8 @@ impl RedbStore {
             is_log_synced: options.is_log_synced,
             damages: Damages::default(),
         });
-        let reserve = disk_needed(options.cache_bytes);
+        let half_cache = u64::try_from(options.cache_bytes / 2).unwrap_or(u64::MAX);
+        let reserve = half_cache.saturating_add(DISK_RESERVE_BYTES);
         let mut writer = Writer::new(Arc::clone(&shared), options, (space, reserve));
         let (jobs, mut inbox) = mpsc::channel::<Job>(WRITER_INBOX_MAX);
         let thread = thread::Builder::new().name("tasks-writer".to_owned()).spawn(move || {

@@ -138,7 +138,7 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_with_space() {
     // Nearly full: the reserve is given up, and what was accepted can be finished.
     disk.fill("fill", 20 << 20);
     wait_for_health(&daemon, "degraded").await;
-    assert!(disk.free() > 40 << 20, "the reserve was given up: {} free", disk.free());
+    assert!(disk.free() > 80 << 20, "the reserve was given up: {} free", disk.free());
     for _ in 0..3 {
         assert_eq!(acknowledged.produce(&daemon).await, STORAGE_ERROR);
         assert_eq!(acknowledged.post(&daemon).await, 507);
@@ -203,64 +203,4 @@ async fn a_reserve_that_a_kill_left_gives_way_to_a_start_on_a_full_disk() {
     disk.remove("fill");
     writes_resume(&daemon, &mut acknowledged).await;
     acknowledged.check(&daemon).await;
-}
-
-/// Events that fill 100 kB and more, each of another task; or changes of tasks that are there.
-fn many(first: usize, is_new: bool) -> Vec<Bytes> {
-    let event = |n: usize| {
-        let id = format!("m{}", if is_new { n } else { n * 7919 % first });
-        let name = if is_new { "task_created" } else { "task_updated" };
-        let text = "x".repeat(100 + n % 200);
-        let data = json!({"id": id, "title": "m", "description": text, "user_id": "bob"});
-        json!({"type": name, "event_id": format!("m{n}"), "data": data}).to_string().into()
-    };
-    (first..first + 500).map(event).collect()
-}
-
-/// Sends 500 events; whether they were acknowledged.
-async fn send_many(daemon: &TestDaemon, first: usize, is_new: bool) -> bool {
-    let mut client = daemon.kafka_client().await;
-    let batch = kafka::batch(&many(first, is_new), kafka::NOBODY);
-    let answer = client.try_produce("task-events", &batch).await.expect("an answer");
-    assert!([0, STORAGE_ERROR].contains(&answer.error_code), "{}", answer.error_code);
-    answer.error_code == 0
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_of_128_mib_takes_thousands_of_tasks_is_filled_by_them_and_goes_on_with_space() {
-    const TASKS: usize = 4_000;
-    let Some(disk) = SmallDisk::mount(128 << 20) else { return };
-    let dir = TempDir::new_in(disk.path()).expect("a directory");
-    let mut daemon = TestDaemon::start_under(dir, &[], &[]).await;
-    let mut acknowledged = Acknowledged::default();
-    wait_for_health(&daemon, "ok").await;
-    for first in (0..TASKS).step_by(500) {
-        assert!(send_many(&daemon, first, true).await, "after {first} tasks");
-    }
-    daemon.user("bob").tasks_when(TASKS).await;
-
-    // Filled by what it writes itself: the marks leave room for all that was acknowledged.
-    disk.fill("fill", 60 << 20);
-    let mut sent = TASKS;
-    while send_many(&daemon, sent, false).await {
-        sent += 500;
-        assert!(sent < 1_000_000, "never full, {} free", disk.free());
-    }
-    assert!(sent >= TASKS + 500, "full at once");
-    wait_for_health(&daemon, "degraded").await;
-    assert_eq!(acknowledged.post(&daemon).await, 507);
-    assert_eq!(acknowledged.produce(&daemon).await, STORAGE_ERROR);
-    assert_eq!(acknowledged.commit(&daemon, "g", 2).await, 0, "the reserve is for these, too");
-    assert_eq!(daemon.user("bob").tasks_when(TASKS).await.len(), TASKS, "reads go on");
-    assert!(daemon.terminate().success(), "{}", daemon.log());
-    daemon.restart().await; // ready: all that was acknowledged is applied
-    wait_for_health(&daemon, "degraded").await;
-    let records = daemon.kafka_client().await.fetch_all("task-events").await.len();
-    assert_eq!(records, sent, "each acknowledged record once");
-
-    disk.remove("fill");
-    writes_resume(&daemon, &mut acknowledged).await;
-    wait_for_health(&daemon, "ok").await;
-    assert_eq!(daemon.user("bob").tasks_when(TASKS).await.len(), TASKS);
-    assert!(daemon.terminate().success(), "{}", daemon.log());
 }

@@ -122,7 +122,7 @@ async fn commits_go_on_when_a_full_disk_has_space_again() {
     )
     .unwrap();
     store.start().await.unwrap();
-    left.store(super::disk_needed(8 << 20) - 1, Ordering::Relaxed);
+    left.store(super::DISK_RESERVE_BYTES, Ordering::Relaxed);
     let writes = WriteSet { changes: vec![change("u", "{", 1)], ..WriteSet::default() };
     let refused = store.commit(writes.clone(), CommitDurability::Deferred).await;
     assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
