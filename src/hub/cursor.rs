@@ -75,16 +75,16 @@ impl Session {
     pub async fn next(&mut self) -> Result<Next, StoreError> {
         let listener = Arc::clone(&self.listener);
         loop {
+            // Also while others keep publishing.
+            if self.mark.take_if(|mark| *mark <= self.cursor).is_some() {
+                return Ok(Next::Mark);
+            }
             // Before looking, so that no change falls between the look and the wait.
             let changed = listener.changed.notified();
             match self.look() {
                 // The mark was published before: caught up is beyond it.
                 Found::CaughtUp if self.mark.take().is_some() => return Ok(Next::Mark),
                 Found::CaughtUp => changed.await,
-                // So that a mark comes while others keep publishing.
-                _ if self.mark.take_if(|mark| *mark <= self.cursor).is_some() => {
-                    return Ok(Next::Mark);
-                }
                 Found::Messages(messages, last) => {
                     self.advance(last);
                     return Ok(self.counted(messages));
