@@ -3,21 +3,25 @@
 use crate::support::{
     SECRET, TestDaemon, created,
     follow::{EventStream, Stream, Transport, is_change},
-    kafka, with_event_id,
+    kafka,
 };
-use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 const ALL: [Transport; 3] = [Transport::Socket, Transport::Events, Transport::Changes];
 
 const EVENTS: usize = 3_000;
 const RESTARTS: usize = 3;
+/// A restart comes after each part but the last two.
+const PART: usize = EVENTS / (RESTARTS + 2);
 
 /// From a 200 of `/readyz` after a restart until a client that tries all the time is back.
 const BACK_MAX: Duration = Duration::from_secs(1);
@@ -31,7 +35,7 @@ async fn clients_that_come_back_after_a_kill_miss_nothing_and_see_nothing_twice(
 async fn clients_that_come_back_after_a_stop_miss_nothing_and_see_nothing_twice() {
     survives(async |daemon| {
         let status = daemon.terminate();
-        assert!(status.success(), "{status}");
+        assert!(status.success(), "{status}\n{}", daemon.log());
     })
     .await;
 }
@@ -50,15 +54,18 @@ async fn survives(end: impl AsyncFn(&mut TestDaemon)) {
         let (http, token) = (daemon.http, daemon.token("ada"));
         tokio::spawn(follow(transport, http, token))
     });
-    let producer = tokio::spawn(produce_all(daemon.kafka));
+    // No client may have all of it before it has come back from the last end.
+    let (allow, allowed) = watch::channel(2 * PART);
+    let producer = tokio::spawn(kafka::produce_numbered(daemon.kafka, EVENTS, allowed));
     let mut restarts = Vec::new();
     for round in 1..=RESTARTS {
         // In mid-stream: when a part of all events is applied.
-        while daemon.user("ada").tasks().await.len() < EVENTS * round / (RESTARTS + 1) {}
+        while daemon.user("ada").tasks().await.len() < PART * round {}
         end(&mut daemon).await;
         let ended = Instant::now();
         daemon.restart().await;
         restarts.push((ended, Instant::now()));
+        allow.send_replace(PART * (round + 2));
     }
     producer.await.expect("the producer ends");
     let expected: Vec<String> = (0..EVENTS).map(|number| format!("t{number}")).collect();
@@ -108,34 +115,6 @@ async fn follow(transport: Transport, http: SocketAddr, token: String) -> Told {
         }
     }
     told
-}
-
-/// Every event through one idempotent producer, again after each lost connection.
-async fn produce_all(address: SocketAddr) {
-    let mut client = kafka::KafkaClient::connect(address).await;
-    let mut producer = client.init_producer().await;
-    for first in (0..EVENTS).step_by(10) {
-        let event = |number: usize| {
-            with_event_id(created(&format!("t{number}"), "ada", "x"), &format!("e{number}"))
-        };
-        let values: Vec<Bytes> =
-            (first..first + 10).map(|number| event(number).to_string().into()).collect();
-        let batch = kafka::batch(&values, producer);
-        loop {
-            match client.try_produce("task-events", &batch).await {
-                Some(answer) if answer.error_code == 0 => break,
-                Some(answer) => assert_eq!(answer.error_code, 56, "only while it stops"),
-                None => (),
-            }
-            client = loop {
-                if let Some(client) = kafka::KafkaClient::try_connect(address).await {
-                    break client;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            };
-        }
-        producer.sequence += 10;
-    }
 }
 
 /// A list as a client keeps it: it fails at a gap and at an overlap.

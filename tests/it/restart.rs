@@ -1,17 +1,13 @@
 //! SIGTERM and SIGKILL in mid-stream: then exactly once in the API, on the topic and on a resumed
 //! WebSocket.
 
-use crate::support::{TestDaemon, created, http, kafka, with_event_id};
-use bytes::Bytes;
-use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use crate::support::{TestDaemon, created, http, kafka};
+use serde_json::json;
+use std::collections::BTreeSet;
+use tokio::sync::watch;
 
 const EVENTS: usize = 3_000;
 const KILLS: usize = 4;
-
-fn event(number: usize) -> Value {
-    with_event_id(created(&format!("t{number}"), "ada", "x"), &format!("e{number}"))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_mid_stream_nothing_is_lost_or_doubled() {
@@ -22,7 +18,7 @@ async fn killed_in_mid_stream_nothing_is_lost_or_doubled() {
 async fn stopped_in_mid_stream_nothing_is_lost_or_doubled() {
     survives(async |daemon| {
         let status = daemon.terminate();
-        assert!(status.success(), "{status}");
+        assert!(status.success(), "{status}\n{}", daemon.log());
         daemon.restart().await;
     })
     .await;
@@ -31,8 +27,8 @@ async fn stopped_in_mid_stream_nothing_is_lost_or_doubled() {
 /// An idempotent producer that sends again what was not acknowledged, and a socket that resumes.
 async fn survives(restart: impl AsyncFn(&mut TestDaemon)) {
     let mut daemon = TestDaemon::start().await;
-    let address = daemon.kafka;
-    let producer = tokio::spawn(async move { produce_all(address).await });
+    let (_all, allowed) = watch::channel(EVENTS);
+    let producer = tokio::spawn(kafka::produce_numbered(daemon.kafka, EVENTS, allowed));
     let mut seen = Vec::new();
     let mut position = "earliest".to_owned();
     for round in 1..=KILLS {
@@ -56,37 +52,6 @@ async fn survives(restart: impl AsyncFn(&mut TestDaemon)) {
     assert!(tasks.iter().all(|task| task["version"] == 1));
     let records = daemon.kafka_client().await.fetch_all("task-events").await;
     assert_eq!(records.len(), EVENTS, "each once on the topic");
-}
-
-/// Sends every event in batches of 10 through one idempotent producer, again after each lost
-/// connection.
-async fn produce_all(address: std::net::SocketAddr) {
-    let mut client = kafka::KafkaClient::connect(address).await;
-    let mut producer = client.init_producer().await;
-    for first in (0..EVENTS).step_by(10) {
-        let values: Vec<Bytes> =
-            (first..first + 10).map(|number| event(number).to_string().into()).collect();
-        let batch = kafka::batch(&values, producer);
-        loop {
-            match client.try_produce("task-events", &batch).await {
-                Some(answer) if answer.error_code == 0 => break,
-                Some(answer) => assert_eq!(answer.error_code, 56, "only while it stops"),
-                None => (),
-            }
-            client = reconnect(address).await;
-        }
-        producer.sequence += 10;
-    }
-}
-
-async fn reconnect(address: std::net::SocketAddr) -> kafka::KafkaClient {
-    for _ in 0..2_000 {
-        if let Some(client) = kafka::KafkaClient::try_connect(address).await {
-            return client;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the broker does not come back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

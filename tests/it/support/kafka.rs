@@ -1,6 +1,6 @@
 //! A client of port 9092 on the kafka-protocol crate, so that no expected byte comes from our encoder.
 
-use super::TestDaemon;
+use super::{TestDaemon, created, with_event_id};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
@@ -23,6 +23,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
     time::timeout,
 };
 
@@ -326,6 +327,45 @@ pub(crate) fn produce_request(
     let topic =
         TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
     ProduceRequest::default().with_acks(acks).with_timeout_ms(10_000).with_topic_data(vec![topic])
+}
+
+/// Sends the events `e0`, `e1`, ... that create ada's tasks `t0`, `t1`, ..., in batches of 10
+/// through one idempotent producer, again after each lost connection; never more than `allowed`.
+pub(crate) async fn produce_numbered(
+    address: SocketAddr,
+    count: usize,
+    mut allowed: watch::Receiver<usize>,
+) {
+    let mut client = KafkaClient::connect(address).await;
+    let mut producer = client.init_producer().await;
+    let event = |number: usize| {
+        with_event_id(created(&format!("t{number}"), "ada", "x"), &format!("e{number}"))
+    };
+    for first in (0..count).step_by(10) {
+        allowed.wait_for(|allowed| first + 10 <= *allowed).await.expect("somebody allows more");
+        let values: Vec<Bytes> =
+            (first..first + 10).map(|number| event(number).to_string().into()).collect();
+        let batch = batch(&values, producer);
+        loop {
+            match client.try_produce("task-events", &batch).await {
+                Some(answer) if answer.error_code == 0 => break,
+                Some(answer) => assert_eq!(answer.error_code, 56, "only while it stops"),
+                None => (),
+            }
+            client = reconnect(address).await;
+        }
+        producer.sequence += 10;
+    }
+}
+
+async fn reconnect(address: SocketAddr) -> KafkaClient {
+    for _ in 0..2_000 {
+        if let Some(client) = KafkaClient::try_connect(address).await {
+            return client;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the broker does not come back");
 }
 
 /// One uncompressed batch.
