@@ -8,8 +8,7 @@
 
 use super::{
     Connection, State,
-    extract::query_pairs,
-    follow::{Batch, FollowError, Follower, Start, Transport},
+    follow::{Batch, FollowError, FollowQuery, Follower, Start, Transport},
     limits::SocketLimits,
     problem::{Code, Problem},
     tickets::{self, QueryCredentials},
@@ -52,8 +51,8 @@ pub(super) async fn open(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response<Body>, Problem> {
-    let query = EventsQuery::parse(&uri)?;
-    let start = query.start(headers.get(LAST_EVENT_ID))?;
+    let query = FollowQuery::parse(&uri)?;
+    let start = start_of(&query, headers.get(LAST_EVENT_ID))?;
     let credentials = QueryCredentials {
         ticket: query.ticket.as_deref(),
         token: query.token.as_deref(),
@@ -81,44 +80,16 @@ pub(super) async fn open(
     Ok(response)
 }
 
-/// What the query says.
-#[derive(Default)]
-struct EventsQuery {
-    token: Option<String>,
-    ticket: Option<String>,
-    user: Option<String>,
-    from: Option<String>,
-    or: Option<String>,
-}
-
-impl EventsQuery {
-    fn parse(uri: &Uri) -> Result<Self, Problem> {
-        let mut query = Self::default();
-        for (name, value) in query_pairs(uri)? {
-            let field = match name.as_str() {
-                "token" => &mut query.token,
-                "ticket" => &mut query.ticket,
-                "user" => &mut query.user,
-                "from" => &mut query.from,
-                "or" => &mut query.or,
-                // A page may add its own against caches.
-                _ => continue,
-            };
-            *field = Some(value);
-        }
-        Ok(query)
-    }
-
-    /// Where the stream starts: what the browser has seen last goes before what its page asked for.
-    fn start(&self, last_event_id: Option<&HeaderValue>) -> Result<Start, Problem> {
-        let asked = Start::parse(self.from.as_deref(), self.or.as_deref()).ok_or_else(|| {
-            Problem::parameter("from", "a position as in `pos`, earliest or snapshot")
-        })?;
-        let Some(seen) = last_event_id.filter(|seen| !seen.is_empty()) else { return Ok(asked) };
-        let seen = seen.to_str().ok().and_then(|seen| seen.parse().ok());
-        let seen = seen.ok_or(Problem::with_detail(Code::InvalidHeader, "Last-Event-ID"))?;
-        Ok(asked.after(seen))
-    }
+/// Where the stream starts: what the browser has seen last goes before what its page asked for.
+fn start_of(query: &FollowQuery, last_event_id: Option<&HeaderValue>) -> Result<Start, Problem> {
+    let asked = Start::parse(query.from.as_deref(), query.or.as_deref());
+    let asked = asked.ok_or_else(|| {
+        Problem::parameter("from", "a position as in `pos`, earliest or snapshot")
+    })?;
+    let Some(seen) = last_event_id.filter(|seen| !seen.is_empty()) else { return Ok(asked) };
+    let seen = seen.to_str().ok().and_then(|seen| seen.parse().ok());
+    let seen = seen.ok_or(Problem::with_detail(Code::InvalidHeader, "Last-Event-ID"))?;
+    Ok(asked.after(seen))
 }
 
 /// How a stream ended.
@@ -279,7 +250,7 @@ mod tests {
         let start = |query: &str, seen: Option<&str>| {
             let uri: Uri = format!("/api/events?{query}").parse().unwrap();
             let seen = seen.map(|seen| HeaderValue::from_str(seen).unwrap());
-            let start = EventsQuery::parse(&uri).unwrap().start(seen.as_ref());
+            let start = start_of(&FollowQuery::parse(&uri).unwrap(), seen.as_ref());
             start.map_err(|problem| problem.code().as_str())
         };
         let parse = |from, or| Ok(Start::parse(from, or).unwrap());

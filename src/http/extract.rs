@@ -45,11 +45,9 @@ impl FromRequestParts<Arc<State>> for Reader {
         state: &Arc<State>,
     ) -> Result<Self, Self::Rejection> {
         let Caller(principal) = Caller::from_request_parts(parts, state).await?;
-        if parts.uri.query().is_some_and(|query| !query.is_empty()) {
-            let pairs = query_pairs(&parts.uri)?;
-            if let Some((_, text)) = pairs.iter().find(|(name, _)| name == "min_pos") {
-                wait_for(state, text).await?;
-            }
+        let pairs = query_pairs(&parts.uri)?;
+        if let Some((_, text)) = pairs.iter().find(|(name, _)| name == "min_pos") {
+            wait_for(state, text).await?;
         }
         Ok(Self(principal))
     }
@@ -138,8 +136,7 @@ fn bearer(value: &HeaderValue) -> Result<&str, AuthError> {
 
 /// What `?user=` names; nothing unless in development mode.
 pub(super) fn dev_user(state: &State, uri: &Uri) -> Option<String> {
-    let has_query = uri.query().is_some_and(|query| !query.is_empty());
-    if !has_query || !state.parts.authenticator.is_development() {
+    if !state.parts.authenticator.is_development() {
         return None;
     }
     query_pairs(uri).ok()?.into_iter().find(|(name, _)| name == "user").map(|(_, value)| value)
@@ -150,6 +147,9 @@ pub(super) fn dev_user(state: &State, uri: &Uri) -> Option<String> {
 /// # Errors
 /// `InvalidParameter`: it is not of the form `name=value&...`.
 pub(super) fn query_pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    if uri.query().is_none_or(str::is_empty) {
+        return Ok(Vec::new());
+    }
     Query::try_from_uri(uri)
         .map(|Query(pairs)| pairs)
         .map_err(|_| Problem::with_detail(Code::InvalidParameter, "the query cannot be read"))

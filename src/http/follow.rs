@@ -8,7 +8,7 @@
 //! Bounds: of a snapshot one part is in memory at a time; [`SNAPSHOTS_MAX`] are open at once, each
 //! for [`SNAPSHOT_TIMEOUT`] at most, for the store keeps what they show.
 
-use super::{Connection, State, registry::Registered};
+use super::{Connection, State, extract::query_pairs, problem::Problem, registry::Registered};
 use crate::{
     auth::Principal,
     hub::{
@@ -19,6 +19,7 @@ use crate::{
     store::{StoreError, TaskSnapshot},
     task::UserId,
 };
+use axum::http::Uri;
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
@@ -39,6 +40,38 @@ const PART_BYTES_MAX: usize = 255 * 1_024;
 
 /// Most pongs that wait for their place; further pings share the last.
 const PONGS_MAX: usize = 64;
+
+/// What the query of a follower says.
+#[derive(Default)]
+pub(super) struct FollowQuery {
+    pub(super) token: Option<String>,
+    pub(super) ticket: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) from: Option<String>,
+    pub(super) or: Option<String>,
+}
+
+impl FollowQuery {
+    /// Unknown parameters are passed over: a page may add its own against caches.
+    ///
+    /// # Errors
+    /// See [`query_pairs`].
+    pub(super) fn parse(uri: &Uri) -> Result<Self, Problem> {
+        let mut query = Self::default();
+        for (name, value) in query_pairs(uri)? {
+            let field = match name.as_str() {
+                "token" => &mut query.token,
+                "ticket" => &mut query.ticket,
+                "user" => &mut query.user,
+                "from" => &mut query.from,
+                "or" => &mut query.or,
+                _ => continue,
+            };
+            *field = Some(value);
+        }
+        Ok(query)
+    }
+}
 
 /// Where a client starts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

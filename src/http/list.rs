@@ -70,9 +70,6 @@ struct ListQuery {
 impl ListQuery {
     fn parse(uri: &Uri) -> Result<Self, Problem> {
         let mut query = Self { limit: LIMIT_DEFAULT, ..Self::default() };
-        if uri.query().is_none_or(str::is_empty) {
-            return Ok(query);
-        }
         for (name, value) in query_pairs(uri)? {
             query.put(&name, value)?;
         }

@@ -197,9 +197,6 @@ impl Query {
     fn parse(uri: &Uri, is_list: bool) -> Result<Self, Problem> {
         let (filter, limit) = (LetterFilter::default(), LIMIT_DEFAULT);
         let mut query = Self { filter, after: None, from: None, limit, is_all: false };
-        if uri.query().is_none_or(str::is_empty) {
-            return Ok(query);
-        }
         for (name, value) in query_pairs(uri)? {
             match name.as_str() {
                 "reason" => {

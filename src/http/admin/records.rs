@@ -209,9 +209,6 @@ impl Query {
             limit: LIMIT_DEFAULT,
             field_bytes_max: FIELD_BYTES_DEFAULT,
         };
-        if uri.query().is_none_or(str::is_empty) {
-            return Ok(query);
-        }
         for (name, value) in query_pairs(uri)? {
             match name.as_str() {
                 "partition" => {

@@ -1,22 +1,21 @@
 //! The handshake of a WebSocket: what it asks for, and its answer.
 
-use crate::http::{
-    extract::query_pairs,
-    follow::{Start, Transport},
-    problem::{Code, Problem},
+use crate::{
+    http::{
+        follow::{FollowQuery, Start, Transport},
+        problem::{Code, Problem},
+    },
+    hub::message::PROTOCOL,
 };
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header},
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Length of `Sec-WebSocket-Key`: 16 bytes in base64.
 const KEY_CHARS: usize = 24;
-
-/// The subprotocol that we speak.
-const V1: &str = "taskwire.v1";
 
 /// How messages are framed for a client; chosen in one place, [`Mode::choose`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +34,7 @@ impl Mode {
             .get_all(header::SEC_WEBSOCKET_PROTOCOL)
             .iter()
             .flat_map(|value| value.to_str().unwrap_or("").split(','));
-        if asked.any(|item| item.trim() == V1) { Self::V1 } else { Self::Plain }
+        if asked.any(|item| item.trim() == PROTOCOL) { Self::V1 } else { Self::Plain }
     }
 
     /// What its session goes over.
@@ -51,6 +50,18 @@ impl Mode {
     pub(super) fn start(self, from: Option<&str>, or: Option<&str>) -> Option<Start> {
         let or = or.filter(|_| self == Self::V1);
         Start::parse(from, or).filter(|start| self == Self::V1 || !start.has_snapshot())
+    }
+
+    /// Where the session starts that a query asks for.
+    pub(super) fn start_of(self, query: &FollowQuery) -> Result<Start, Problem> {
+        let start = self.start(query.from.as_deref(), query.or.as_deref());
+        start.ok_or_else(|| match self {
+            Self::Plain => Problem::parameter("from", "a position as in `pos`, or earliest"),
+            Self::V1 => {
+                let detail = "a position as in `pos`, earliest or snapshot; `or` is snapshot";
+                Problem::parameter("from", detail)
+            }
+        })
     }
 }
 
@@ -94,51 +105,7 @@ pub(super) fn switching_protocols(accept: &str, mode: Mode) -> Response<Body> {
     let accept = HeaderValue::from_str(accept).expect("base64 is a header value");
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if mode == Mode::V1 {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(V1));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
     response
-}
-
-/// What the query of a WebSocket says.
-#[derive(Default)]
-pub(super) struct SocketQuery {
-    pub(super) token: Option<String>,
-    pub(super) ticket: Option<String>,
-    pub(super) user: Option<String>,
-    pub(super) from: Option<String>,
-    pub(super) or: Option<String>,
-}
-
-impl SocketQuery {
-    /// Unknown parameters are passed over: a page may add its own against caches.
-    pub(super) fn parse(uri: &Uri) -> Result<Self, Problem> {
-        let mut query = Self::default();
-        if uri.query().is_none_or(str::is_empty) {
-            return Ok(query);
-        }
-        for (name, value) in query_pairs(uri)? {
-            let field = match name.as_str() {
-                "token" => &mut query.token,
-                "ticket" => &mut query.ticket,
-                "user" => &mut query.user,
-                "from" => &mut query.from,
-                "or" => &mut query.or,
-                _ => continue,
-            };
-            *field = Some(value);
-        }
-        Ok(query)
-    }
-
-    /// Where the session starts.
-    pub(super) fn start(&self, mode: Mode) -> Result<Start, Problem> {
-        let start = mode.start(self.from.as_deref(), self.or.as_deref());
-        start.ok_or_else(|| match mode {
-            Mode::Plain => Problem::parameter("from", "a position as in `pos`, or earliest"),
-            Mode::V1 => {
-                let detail = "a position as in `pos`, earliest or snapshot; `or` is snapshot";
-                Problem::parameter("from", detail)
-            }
-        })
-    }
 }

@@ -12,13 +12,13 @@ mod token;
 
 use self::{
     frames::{End, Socket, finish, raw_socket},
-    handshake::{Mode, SocketQuery, check_handshake, switching_protocols},
+    handshake::{Mode, check_handshake, switching_protocols},
     inbound::{Inbound, Said},
     token::{AuthFrame, TOKEN_TIMEOUT},
 };
 use super::{
     Connection, State,
-    follow::{Follower, Start},
+    follow::{FollowQuery, Follower, Start},
     guard,
     limits::SocketLimits,
     problem::{Code, Problem},
@@ -50,10 +50,10 @@ pub(super) async fn open(
     mut request: Request,
 ) -> Result<Response<Body>, Problem> {
     let accept = check_handshake(&request)?;
-    let query = SocketQuery::parse(request.uri())?;
+    let query = FollowQuery::parse(request.uri())?;
     let headers = request.headers();
     let mode = Mode::choose(headers);
-    let start = query.start(mode)?;
+    let start = mode.start_of(&query)?;
     let of_subprotocols = token::of_subprotocols(headers);
     let credentials = QueryCredentials {
         ticket: query.ticket.as_deref().filter(|_| of_subprotocols.is_none()),
