@@ -41,7 +41,10 @@ async fn records_are_read_from_an_offset_a_time_and_by_their_text() {
     assert_eq!(cut["value"].as_str().map(str::len), Some(4));
     let whole = cut["value_bytes"].as_u64().expect("a length");
     assert_eq!(third["value"].as_str().map(str::len), usize::try_from(whole).ok());
+    let longest = "x".repeat(512);
     for (query, status) in [
+        (&*format!("contains={longest}"), 200),
+        (&*format!("contains={longest}x"), 400),
         ("partition=1", 400),
         ("partition=-1", 400),
         ("from=-1", 400),

@@ -43,6 +43,8 @@ const SHOWN_BYTES_MAX: usize = 4 << 20;
 const SCANNED_MAX: usize = 50_000;
 /// Most time that it looks for them.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest text that is looked for.
+const CONTAINS_CHARS_MAX: usize = 512;
 /// Bytes of the log that one read asks for.
 const READ_BYTES: usize = 256 << 10;
 
@@ -222,6 +224,9 @@ impl Query {
                     let ms = time::parse(&value).or_else(|| time::parse(&value.replace(' ', "+")));
                     let bad = || Problem::parameter("time", "a time as in RFC 3339");
                     query.from = From::Time(ms.ok_or_else(bad)?);
+                }
+                "contains" if value.chars().count() > CONTAINS_CHARS_MAX => {
+                    return Err(Problem::parameter("contains", "at most 512 characters"));
                 }
                 "contains" => query.contains = Some(value).filter(|text| !text.is_empty()),
                 "limit" => query.limit = list::limit(&value)?,
