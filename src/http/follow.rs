@@ -321,6 +321,11 @@ impl Follower {
         self.session.mark();
     }
 
+    /// Whether a pong is due.
+    pub(super) const fn owes_pong(&self) -> bool {
+        self.pongs > 0
+    }
+
     /// Changes that it is behind, once it had come up to the present.
     pub(super) fn lag(&self) -> u64 {
         if self.awaits_live { 0 } else { self.session.lag() }

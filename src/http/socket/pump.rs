@@ -15,7 +15,7 @@ use crate::{
     hub::message::{self, CloseCode},
 };
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use std::{convert::Infallible, pin::pin};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::Message;
@@ -102,7 +102,15 @@ impl Pump<'_> {
 
     async fn hear(&mut self, said: Said) -> Result<(), End> {
         match said {
-            Said::Ping => self.follower.ping(),
+            Said::Ping => {
+                self.follower.ping();
+                // At once where it can be: what the client sends next may be its last.
+                while self.follower.owes_pong()
+                    && let Some(next) = self.follower.next().now_or_never()
+                {
+                    self.push(next).await?;
+                }
+            }
             Said::Auth(auth) => {
                 self.worker.renew(&mut self.principal, &auth.token)?;
                 let expires_at_ms = self.principal.expires_at_ms;
