@@ -12,7 +12,7 @@ use super::{
 use crate::task::{
     TaskId, UserId,
     event::{EventBody, NewTask, TaskEvent},
-    json_items,
+    json_items, write_json_items,
 };
 use axum::http::StatusCode;
 use tokio::time::{Instant, timeout_at};
@@ -149,7 +149,7 @@ async fn read_back(state: &State, user_id: &UserId, ids: &[TaskId]) -> Answer {
         tasks.push(json.ok_or(Problem::new(Code::TaskDeleted))?);
     }
     let mut json = Vec::new();
-    super::list::join(&tasks, &mut json);
+    write_json_items(&tasks, &mut json);
     let mut response = json_response(StatusCode::CREATED, json.into());
     response.headers_mut().insert(POSITION_HEADER, position);
     Ok(response)

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     hub::{From as StartAt, Next, Session, message},
     position::Position,
+    task::write_json_items,
 };
 use axum::{
     Extension,
@@ -158,7 +159,7 @@ impl Answer {
         let has_more = self.is_cut || (self.is_full() && session.lag() > 0);
         let mut json = Vec::with_capacity(self.bytes + self.changes.len() + 64);
         json.extend_from_slice(b"{\"changes\":");
-        list::join(&self.changes, &mut json);
+        write_json_items(&self.changes, &mut json);
         json.extend_from_slice(format!(",\"pos\":\"{position}\",\"more\":{has_more}}}").as_bytes());
         json
     }

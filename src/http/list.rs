@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     store::{PAGE_ROWS_MAX, SortBy, TaskFilter, TaskSort},
-    task::{LABEL_CHARS_MAX, Priority, UserId, time},
+    task::{LABEL_CHARS_MAX, Priority, UserId, time, write_json_items},
 };
 use aws_lc_rs::digest;
 use axum::{
@@ -18,7 +18,6 @@ use axum::{
     extract::State as AxumState,
     http::{HeaderValue, Response, Uri, header},
 };
-use bytes::Bytes;
 use std::{fmt::Write as _, sync::Arc};
 
 /// Tasks of a page that names no limit.
@@ -49,7 +48,7 @@ pub(super) async fn list(
         .await?;
     let mut json =
         Vec::with_capacity(page.tasks.iter().map(|task| task.len() + 1).sum::<usize>() + 2);
-    join(&page.tasks, &mut json);
+    write_json_items(&page.tasks, &mut json);
     let mut response = Response::new(Body::from(json));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -147,7 +146,7 @@ fn sort(value: &str) -> Result<TaskSort, Problem> {
     Ok(TaskSort { by: order.1, is_descending: turned.is_some() })
 }
 
-fn instant(name: &'static str, value: &str) -> Result<i64, Problem> {
+pub(super) fn instant(name: &'static str, value: &str) -> Result<i64, Problem> {
     // In a query an unescaped `+` of an offset arrives as a space.
     let parsed = time::parse(value).or_else(|| time::parse(&value.replace(' ', "+")));
     parsed.ok_or_else(|| Problem::parameter(name, "a time as in RFC 3339"))
@@ -161,18 +160,6 @@ pub(super) fn limit(value: &str) -> Result<usize, Problem> {
 pub(super) fn unknown(name: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
     Problem::with_detail(Code::InvalidParameter, format!("there is no parameter {shown:?}"))
-}
-
-/// One JSON array of JSON values.
-pub(super) fn join(values: &[Bytes], array: &mut Vec<u8>) {
-    array.push(b'[');
-    for (index, value) in values.iter().enumerate() {
-        if index > 0 {
-            array.push(b',');
-        }
-        array.extend_from_slice(value);
-    }
-    array.push(b']');
 }
 
 fn seal_cursor(next: &[u8], binding: [u8; BINDING_BYTES]) -> String {

@@ -5,7 +5,7 @@
 
 use crate::{
     position::Position,
-    task::{UserId, time},
+    task::{UserId, time, write_json_items},
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -66,14 +66,9 @@ pub fn hello(hello: Hello<'_>, position: Position) -> Bytes {
 pub fn snapshot(tasks: &[Bytes], has_more: bool, position: Position) -> Bytes {
     let bytes = tasks.iter().map(|task| task.len() + 1).sum::<usize>();
     let mut text = Vec::with_capacity(bytes + 64 + POSITION_BYTES_MAX);
-    text.extend_from_slice(br#"{"type":"snapshot","data":{"tasks":["#);
-    for (index, task) in tasks.iter().enumerate() {
-        if index > 0 {
-            text.push(b',');
-        }
-        text.extend_from_slice(task);
-    }
-    write!(text, r#"],"more":{has_more}}}"#).expect("writing to memory does not fail");
+    text.extend_from_slice(br#"{"type":"snapshot","data":{"tasks":"#);
+    write_json_items(tasks, &mut text);
+    write!(text, r#","more":{has_more}}}"#).expect("writing to memory does not fail");
     append_position(&mut text, position);
     text.into()
 }

@@ -45,6 +45,18 @@ pub fn items(json: &[u8]) -> Result<Vec<&str>, JsonError> {
     Ok(items.into_iter().map(RawValue::get).collect())
 }
 
+/// Appends a JSON array of JSON values.
+pub fn write_items(values: &[impl AsRef<[u8]>], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(value.as_ref());
+    }
+    out.push(b']');
+}
+
 /// Refuses deep nesting before anything recursive sees it.
 pub(super) fn check_depth(json: &[u8]) -> Result<(), JsonError> {
     // Nearly every event has fewer brackets than the limit; counting them is much cheaper than

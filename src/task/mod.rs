@@ -8,7 +8,7 @@ mod json;
 pub mod time;
 pub mod transition;
 
-pub use json::{JsonError, items as json_items};
+pub use json::{JsonError, items as json_items, write_items as write_json_items};
 
 use serde::Deserialize;
 use std::{borrow::Cow, fmt, sync::Arc};
