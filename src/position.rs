@@ -28,6 +28,11 @@ impl TopicName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The topic of this one's dead letters; `None` if its name would be too long.
+    pub fn dead_letters(&self) -> Option<Self> {
+        Self::new(&format!("{self}.dlq"))
+    }
 }
 
 impl fmt::Display for TopicName {

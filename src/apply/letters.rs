@@ -194,7 +194,7 @@ impl Letters {
         limit: usize,
     ) -> Result<LetterPage, LettersError> {
         // No letter can be on a topic whose name is too long.
-        let Some(topic) = self.dead_letter_topic() else { return Ok(LetterPage::default()) };
+        let Some(topic) = self.topic.dead_letters() else { return Ok(LetterPage::default()) };
         let after = after.map(|id| place(&topic, id));
         Ok(self.store.letters(&topic, filter, after.as_ref(), limit).await?)
     }
@@ -328,12 +328,8 @@ impl Letters {
         }
     }
 
-    fn dead_letter_topic(&self) -> Option<TopicName> {
-        TopicName::new(&format!("{}.dlq", self.topic))
-    }
-
     async fn find(&self, id: LetterId) -> Result<(RecordPosition, StoredLetter), LettersError> {
-        let topic = self.dead_letter_topic().ok_or(LettersError::NotFound)?;
+        let topic = self.topic.dead_letters().ok_or(LettersError::NotFound)?;
         let place = place(&topic, id);
         let stored = self.store.letter(&place).await?.ok_or(LettersError::NotFound)?;
         Ok((place, stored))

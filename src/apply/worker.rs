@@ -150,8 +150,7 @@ impl Worker {
     /// Brings up topics, cursors and dead letters; `None` if the stop came first.
     async fn start(&mut self) -> Result<Option<Outbox>, ApplyError> {
         let topic = self.parts.options.topic.clone();
-        let dlq = TopicName::new(&format!("{topic}.dlq"))
-            .ok_or_else(|| ApplyError::TopicName(topic.clone()))?;
+        let dlq = topic.dead_letters().ok_or_else(|| ApplyError::TopicName(topic.clone()))?;
         let started = self.parts.store.start().await?;
         let feed = Arc::clone(&self.parts.feed);
         let shutdown = self.parts.shutdown.clone();

@@ -392,7 +392,7 @@ impl Config {
     }
 
     fn dead_letter_topic(&self) -> TopicName {
-        TopicName::new(&dead_letter_name(self.topic.as_str())).expect("checked by `topic`")
+        self.topic.dead_letters().expect("checked by `topic`")
     }
 }
 
@@ -574,16 +574,11 @@ fn logging(layers: &Layers) -> Result<Logging, ConfigError> {
 }
 
 fn topic(text: &str) -> Result<TopicName, String> {
-    match (TopicName::new(text), TopicName::new(&dead_letter_name(text))) {
-        (Some(topic), Some(_)) => Ok(topic),
-        _ => Err(format!(
+    TopicName::new(text).filter(|topic| topic.dead_letters().is_some()).ok_or_else(|| {
+        format!(
             "{text:?} is no topic name; allowed are up to 245 of letters, digits, `.`, `_`, `-`"
-        )),
-    }
-}
-
-fn dead_letter_name(topic: &str) -> String {
-    format!("{topic}.dlq")
+        )
+    })
 }
 
 fn kafka_port(layers: &Layers) -> Result<PortOptions, ConfigError> {

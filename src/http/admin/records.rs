@@ -169,7 +169,7 @@ fn known_topic(state: &State, name: &str) -> Result<TopicName, Problem> {
 
 /// As on the Kafka port, nobody but the daemon writes dead letters.
 fn is_letters(state: &State, topic: &TopicName) -> bool {
-    topic.as_str().strip_suffix(".dlq") == Some(state.options.topic.as_str())
+    state.options.topic.dead_letters().as_ref() == Some(topic)
 }
 
 async fn bounds(
@@ -219,12 +219,7 @@ impl Query {
                     query.partition = parsed.ok_or_else(bad)?;
                 }
                 "from" => query.from = from(&value)?,
-                "time" => {
-                    // In a query an unescaped `+` of an offset arrives as a space.
-                    let ms = time::parse(&value).or_else(|| time::parse(&value.replace(' ', "+")));
-                    let bad = || Problem::parameter("time", "a time as in RFC 3339");
-                    query.from = From::Time(ms.ok_or_else(bad)?);
-                }
+                "time" => query.from = From::Time(list::instant("time", &value)?),
                 "contains" if value.chars().count() > CONTAINS_CHARS_MAX => {
                     return Err(Problem::parameter("contains", "at most 512 characters"));
                 }
