@@ -1,9 +1,7 @@
 //! `/docs`: a page that shows `/openapi.json`, and loads nothing from outside.
 
-use axum::{
-    body::Body,
-    http::{HeaderValue, Response, header},
-};
+use super::page::{HTML, SCRIPT, STYLE, describe};
+use axum::{body::Body, http::Response};
 
 /// What the page may do: its own script and style, and ask us.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -11,33 +9,29 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 
 /// `GET /docs`
 pub(super) async fn page() -> Response<Body> {
-    file("text/html; charset=utf-8", include_str!("docs/page.html"))
+    file(HTML, include_str!("docs/page.html"))
 }
 
 /// `GET /docs/script.js`
 pub(super) async fn script() -> Response<Body> {
-    file("text/javascript; charset=utf-8", include_str!("docs/script.js"))
+    file(SCRIPT, include_str!("docs/script.js"))
 }
 
 /// `GET /docs/style.css`
 pub(super) async fn style() -> Response<Body> {
-    file("text/css; charset=utf-8", include_str!("docs/style.css"))
+    file(STYLE, include_str!("docs/style.css"))
 }
 
-fn file(content_type: &'static str, text: &'static str) -> Response<Body> {
+fn file(kind: &'static str, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    describe(response.headers_mut(), kind, POLICY);
     response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::header;
 
     #[tokio::test]
     async fn the_page_may_run_its_own_files_only_and_names_no_other_origin() {

@@ -28,9 +28,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     trusted-types 'none'; require-trusted-types-for 'script'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const STYLE: &str = "text/css; charset=utf-8";
 const ICON: &str = "image/svg+xml";
 
 /// What `index.html` has in the place of the mode, so that the page need not ask (and fail) first.
@@ -51,6 +51,19 @@ const FILES: &[(&str, &str, &str)] = &[
     ("taskwire.js", SCRIPT, include_str!("../../clients/js/src/taskwire.js")),
     ("transport.js", SCRIPT, include_str!("../../clients/js/src/transport.js")),
 ];
+
+/// What a file of a page says of itself to the browser.
+pub(super) fn describe(headers: &mut HeaderMap, kind: &'static str, policy: &'static str) {
+    for (name, value) in [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-cache"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
 
 /// A file as it is sent.
 struct File {
@@ -92,17 +105,9 @@ impl File {
         } else {
             *response.body_mut() = Body::from(self.plain.clone());
         }
-        let fields = [
-            (header::CONTENT_TYPE, self.kind),
-            (header::CONTENT_SECURITY_POLICY, POLICY),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            (header::REFERRER_POLICY, "no-referrer"),
-            (header::CACHE_CONTROL, "no-cache"),
-            (header::VARY, "accept-encoding"),
-        ];
-        for (name, value) in fields {
-            response.headers_mut().insert(name, HeaderValue::from_static(value));
-        }
+        let described = response.headers_mut();
+        describe(described, self.kind, POLICY);
+        described.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         response.headers_mut().insert(header::ETAG, self.tag.clone());
         response
     }
