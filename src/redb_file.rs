@@ -7,7 +7,7 @@
 
 use redb::{
     Builder, Database, Durability, ReadTransaction, ReadableTable, StorageBackend, TableDefinition,
-    backends::FileBackend,
+    TableHandle, backends::FileBackend,
 };
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -83,6 +83,17 @@ pub fn create(path: &Path) -> Result<Database, redb::Error> {
         return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
     }
     Ok(Builder::new().set_cache_size(TOOL_CACHE_BYTES).create(path)?)
+}
+
+/// Whether a file has a table, which older ones may lack.
+///
+/// # Errors
+/// As redb says.
+pub fn has_table<K: redb::Key + 'static, V: redb::Value + 'static>(
+    snapshot: &ReadTransaction,
+    table: TableDefinition<'static, K, V>,
+) -> Result<bool, redb::Error> {
+    Ok(snapshot.list_tables()?.any(|other| other.name() == table.name()))
 }
 
 /// Copies a table, a bounded number of rows at a time; durable only with a later durable commit.

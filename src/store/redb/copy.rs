@@ -1,7 +1,8 @@
 //! Copies of a store: a snapshot while it is open, a file while it is not; and a new life for one.
 
 use super::{
-    due, letters,
+    due::DUE,
+    letters::LETTERS,
     migrate::make_durable,
     row,
     sum::seal,
@@ -31,8 +32,13 @@ pub(super) fn copy(snapshot: &ReadTransaction, path: &Path) -> Result<(), StoreE
     redb_file::copy_table(snapshot, &target, WAITING_SINCE)?;
     redb_file::copy_table(snapshot, &target, PROCESSED)?;
     redb_file::copy_table(snapshot, &target, OUTBOUND)?;
-    letters::copy(snapshot, &target)?;
-    due::copy(snapshot, &target)?;
+    // Older files may lack these.
+    if redb_file::has_table(snapshot, LETTERS)? {
+        redb_file::copy_table(snapshot, &target, LETTERS)?;
+    }
+    if redb_file::has_table(snapshot, DUE)? {
+        redb_file::copy_table(snapshot, &target, DUE)?;
+    }
     change_meta(&target, &[(META_CLEAN, row::encode_clean(false))])?;
     make_durable(&target)
 }

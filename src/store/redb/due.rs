@@ -6,24 +6,20 @@
 //! reminder comes too late.
 
 use super::{
-    Shared,
-    row::{TaskPlace, TaskRow},
+    Shared, read,
+    row::TaskRow,
     sum::{self, damaged},
-    tables::{TASK_IDS, TASKS},
+    tables::TASKS,
 };
 use crate::{
     redb_file,
     store::{DueTask, StoreError},
     task::{Task, TaskId},
 };
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction,
-};
-
-const TABLE: &str = "due";
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 
 /// (Due date, task id).
-const DUE: TableDefinition<'static, (i64, &str), ()> = TableDefinition::new(TABLE);
+pub(super) const DUE: TableDefinition<'static, (i64, &str), ()> = TableDefinition::new("due");
 
 /// Makes the table where it is missing, with the tasks that are there.
 pub(super) fn open(
@@ -31,7 +27,7 @@ pub(super) fn open(
     begin: impl FnOnce(&Database) -> Result<WriteTransaction, StoreError>,
 ) -> Result<(), StoreError> {
     let snapshot = database.begin_read()?;
-    if is_there(&snapshot)? {
+    if redb_file::has_table(&snapshot, DUE)? {
         return Ok(());
     }
     let transaction = begin(database)?;
@@ -40,9 +36,7 @@ pub(super) fn open(
         for entry in snapshot.open_table(TASKS)?.range::<(u64, u64)>(..)? {
             let (key, row) = entry?;
             // A damaged row is told of by whoever needs it.
-            let task = sum::open("tasks", key.value(), row.value(), |row| {
-                Task::from_json(TaskRow::decode(row)?.json)
-            });
+            let task = sum::open("tasks", key.value(), row.value(), task_of);
             let Ok(task) = task else { continue };
             if let Some(due_date) = due_date(&task) {
                 table.insert((due_date, task.id.as_str()), ())?;
@@ -52,21 +46,13 @@ pub(super) fn open(
     Ok(transaction.commit()?)
 }
 
-fn is_there(snapshot: &ReadTransaction) -> Result<bool, StoreError> {
-    Ok(snapshot.list_tables()?.any(|table| table.name() == TABLE))
-}
-
-/// Copies the table, if it is there.
-pub(super) fn copy(snapshot: &ReadTransaction, target: &Database) -> Result<(), StoreError> {
-    if is_there(snapshot)? {
-        redb_file::copy_table(snapshot, target, DUE)?;
-    }
-    Ok(())
+fn task_of(row: &[u8]) -> Option<Task> {
+    Task::from_json(TaskRow::decode(row)?.json)
 }
 
 /// All rows, in one line each.
 #[cfg(test)]
-pub(super) fn dump(snapshot: &ReadTransaction) -> Vec<String> {
+pub(super) fn dump(snapshot: &redb::ReadTransaction) -> Vec<String> {
     let table = snapshot.open_table(DUE).expect("there");
     let rows = table.range::<(i64, &str)>(..).expect("readable");
     rows.map(|row| format!("due {:?}", row.expect("readable").0.value())).collect()
@@ -131,19 +117,12 @@ pub(super) fn before(
     for entry in snapshot.open_table(DUE)?.range(..(before_ms, ""))?.take(limit) {
         let (key, ()) = entry.map(|(key, value)| (key, value.value()))?;
         let (due_date, id) = key.value();
-        let task_id = TaskId::new(id).ok_or_else(|| damaged(TABLE, key.value()))?;
-        let task = task(&snapshot, id)?;
+        let task_id = TaskId::new(id).ok_or_else(|| damaged("due", key.value()))?;
+        let task = match read::task_key(&snapshot, id)? {
+            Some(key) => Some(read::task_row(&snapshot, key, task_of)?),
+            None => None,
+        };
         due.push(DueTask { due_date, task_id, task });
     }
     Ok(due)
-}
-
-fn task(snapshot: &ReadTransaction, id: &str) -> Result<Option<Task>, StoreError> {
-    let Some(place) = snapshot.open_table(TASK_IDS)?.get(id)? else { return Ok(None) };
-    let place = sum::open("task_ids", id, place.value(), TaskPlace::decode)?;
-    let TaskPlace::At(user, number) = place else { return Ok(None) };
-    let key = (user, number);
-    let row = snapshot.open_table(TASKS)?.get(key)?.ok_or_else(|| damaged("tasks", key))?;
-    let decode = |row| Task::from_json(TaskRow::decode(row)?.json);
-    sum::open("tasks", key, row.value(), decode).map(Some)
 }

@@ -29,14 +29,14 @@ use crate::{
     task::event::EventId,
 };
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
-    WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
 use std::ops::Bound;
 use tracing::warn;
 
 /// (Topic, partition, offset) of the letter -> letter.
-const LETTERS: TableDefinition<'static, (&str, i32, i64), &[u8]> = TableDefinition::new(TABLE);
+pub(super) const LETTERS: TableDefinition<'static, (&str, i32, i64), &[u8]> =
+    TableDefinition::new(TABLE);
 const TABLE: &str = "letters";
 /// A key as a value of its own: topic, partition, offset.
 pub(super) type Place = (String, i32, i64);
@@ -50,7 +50,7 @@ pub(super) fn make_table(
     database: &Database,
     begin: impl FnOnce(&Database) -> Result<WriteTransaction, StoreError>,
 ) -> Result<(), StoreError> {
-    if !is_there(&database.begin_read()?)? {
+    if !redb_file::has_table(&database.begin_read()?, LETTERS)? {
         let transaction = begin(database)?;
         transaction.open_table(LETTERS)?;
         transaction.commit()?;
@@ -60,32 +60,24 @@ pub(super) fn make_table(
 
 /// How many letters are open, by reading all.
 pub(super) fn count_open(database: &Database) -> Result<u64, StoreError> {
-    count(&database.begin_read()?.open_table(LETTERS)?)
+    // A damaged row is told of by whoever needs it.
+    count(&database.begin_read()?.open_table(LETTERS)?, |_| Ok(()))
 }
 
+/// How many letters are open; each damaged row goes to `note`.
 fn count(
     table: &impl ReadableTable<(&'static str, i32, i64), &'static [u8]>,
+    mut note: impl FnMut(StoreError) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
     let mut open = 0;
     for entry in table.iter()? {
         let (key, row) = entry?;
-        // A damaged row is told of by whoever needs it.
-        let letter = sum::open(TABLE, key.value(), row.value(), decode);
-        open += u64::from(letter.is_ok_and(|letter| letter.state == LetterState::Open));
+        match sum::open(TABLE, key.value(), row.value(), decode) {
+            Ok(letter) => open += u64::from(letter.state == LetterState::Open),
+            Err(error) => note(error)?,
+        }
     }
     Ok(open)
-}
-
-fn is_there(snapshot: &ReadTransaction) -> Result<bool, StoreError> {
-    Ok(snapshot.list_tables()?.any(|table| table.name() == TABLE))
-}
-
-/// Copies the table, if it is there.
-pub(super) fn copy(snapshot: &ReadTransaction, target: &Database) -> Result<(), StoreError> {
-    if is_there(snapshot)? {
-        redb_file::copy_table(snapshot, target, LETTERS)?;
-    }
-    Ok(())
 }
 
 /// Places, sources and reasons of all letters, in one line each.
@@ -104,20 +96,12 @@ pub(super) fn dump(snapshot: &ReadTransaction) -> Vec<String> {
 /// Reads every letter; each damaged one goes to `note`. Returns how many are open.
 pub(super) fn verify(
     snapshot: &ReadTransaction,
-    mut note: impl FnMut(StoreError) -> Result<(), StoreError>,
+    note: impl FnMut(StoreError) -> Result<(), StoreError>,
 ) -> Result<u64, StoreError> {
-    if !is_there(snapshot)? {
+    if !redb_file::has_table(snapshot, LETTERS)? {
         return Ok(0);
     }
-    let mut open = 0;
-    for entry in snapshot.open_table(LETTERS)?.iter()? {
-        let (key, row) = entry?;
-        match sum::open(TABLE, key.value(), row.value(), decode) {
-            Ok(letter) => open += u64::from(letter.state == LetterState::Open),
-            Err(error) => note(error)?,
-        }
-    }
-    Ok(open)
+    count(&snapshot.open_table(LETTERS)?, note)
 }
 
 /// Writes the letters of a batch and what was done about older ones. A letter that is there keeps
@@ -183,7 +167,7 @@ pub(super) fn trim(
     *after = last.filter(|_| seen == TRIM_ROWS_MAX);
     if has_damage {
         // What they were counted as is not known.
-        return Ok(Some(count(&table)?));
+        return Ok(Some(count(&table, |_| Ok(()))?));
     }
     Ok(open.map(|open| open.saturating_sub(open_gone)))
 }

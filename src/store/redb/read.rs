@@ -153,20 +153,34 @@ pub(super) fn task(
     task_id: &TaskId,
 ) -> Result<Option<Bytes>, StoreError> {
     let snapshot = shared.snapshot()?;
-    let Some(place) = snapshot.open_table(TASK_IDS)?.get(task_id.as_str())? else {
-        return Ok(None);
-    };
-    let place = sum::open("task_ids", task_id.as_str(), place.value(), TaskPlace::decode)?;
-    let TaskPlace::At(owner, number) = place else {
-        return Ok(None);
-    };
-    if user_number(&snapshot, user_id)? != Some(owner) {
+    let Some(key) = task_key(&snapshot, task_id.as_str())? else { return Ok(None) };
+    if user_number(&snapshot, user_id)? != Some(key.0) {
         return Ok(None);
     }
-    let key = (owner, number);
+    let json = |row: &[u8]| Some(Bytes::copy_from_slice(TaskRow::decode(row)?.json));
+    task_row(&snapshot, key, json).map(Some)
+}
+
+/// Where a task's row is; `None` if there is no such task.
+pub(super) fn task_key(
+    snapshot: &ReadTransaction,
+    id: &str,
+) -> Result<Option<(u64, u64)>, StoreError> {
+    let Some(place) = snapshot.open_table(TASK_IDS)?.get(id)? else { return Ok(None) };
+    match sum::open("task_ids", id, place.value(), TaskPlace::decode)? {
+        TaskPlace::At(user, number) => Ok(Some((user, number))),
+        TaskPlace::Tombstone(_) => Ok(None),
+    }
+}
+
+/// What `decode` makes of the row of a task that is there.
+pub(super) fn task_row<T>(
+    snapshot: &ReadTransaction,
+    key: (u64, u64),
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<T, StoreError> {
     let row = snapshot.open_table(TASKS)?.get(key)?.ok_or_else(|| damaged("tasks", key))?;
-    let row = sum::open("tasks", key, row.value(), TaskRow::decode)?;
-    Ok(Some(Bytes::copy_from_slice(row.json)))
+    sum::open("tasks", key, row.value(), decode)
 }
 
 /// The rows of a page in one allocation.
