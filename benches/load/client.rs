@@ -86,16 +86,26 @@ impl Http {
     }
 }
 
+/// A handshake of `/ws/tasks`, with no more than the daemon asks for.
+pub(crate) fn upgrade(host: SocketAddr, query: &str) -> String {
+    format!(
+        "GET /ws/tasks?{query} HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
 pub(crate) struct Kafka {
     stream: TcpStream,
     sent: i32,
+    in_flight: usize,
 }
 
 impl Kafka {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the broker listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, sent: 0 }
+        Self { stream, sent: 0, in_flight: 0 }
     }
 
     /// Makes a topic as clients do, by asking for its metadata.
@@ -126,6 +136,14 @@ impl Kafka {
             .with_timeout_ms(30_000)
             .with_topic_data(vec![topic]);
         self.write(ApiKey::Produce, PRODUCE_VERSION, &request).await;
+        self.in_flight += 1;
+    }
+
+    /// Waits until no more than `most` batches have no answer.
+    pub(crate) async fn settle(&mut self, most: usize) {
+        while self.in_flight > most {
+            self.acknowledged().await;
+        }
     }
 
     async fn write<R: Encodable + HeaderVersion>(
@@ -150,6 +168,7 @@ impl Kafka {
 
     /// The answer to the oldest batch that has none yet: its first offset.
     pub(crate) async fn acknowledged(&mut self) -> i64 {
+        self.in_flight -= 1;
         let mut bytes = self.read_frame().await;
         let version = ProduceResponse::header_version(PRODUCE_VERSION);
         ResponseHeader::decode(&mut bytes, version).expect("a header");

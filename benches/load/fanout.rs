@@ -1,7 +1,7 @@
 //! One record to many sockets, and many records to few of them.
 
 use super::{
-    client::Kafka,
+    client::{Kafka, upgrade},
     daemon::{Daemon, own_cpu_s},
     percentiles,
 };
@@ -71,22 +71,15 @@ async fn produce(daemon: &Daemon, sent: &Sent, users: usize, rate: u32) {
     let records = sent.lock().expect("no holder panics").capacity();
     let mut kafka = Kafka::connect(daemon.kafka).await;
     let mut ticks = (rate > 0).then(|| interval(Duration::from_secs(1) / rate));
-    let mut in_flight = 0;
     for id in 0..records {
         if let Some(ticks) = &mut ticks {
             ticks.tick().await;
         }
         sent.lock().expect("no holder panics").push(Instant::now());
         kafka.send("task-events", vec![event(id, id % users)], 1).await;
-        in_flight += 1;
-        if in_flight == IN_FLIGHT {
-            kafka.acknowledged().await;
-            in_flight -= 1;
-        }
+        kafka.settle(IN_FLIGHT - 1).await;
     }
-    for _ in 0..in_flight {
-        kafka.acknowledged().await;
-    }
+    kafka.settle(0).await;
 }
 
 fn event(id: usize, user: usize) -> Bytes {
@@ -99,13 +92,8 @@ fn event(id: usize, user: usize) -> Bytes {
 /// An open socket whose handshake has been read.
 async fn open(daemon: &Daemon, user: usize) -> TcpStream {
     let mut stream = TcpStream::connect(daemon.http).await.expect("it listens");
-    let request = format!(
-        "GET /ws/tasks?token={} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n\
-         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        daemon.token(&format!("user-{user}")),
-        daemon.http
-    );
+    let token = daemon.token(&format!("user-{user}"));
+    let request = upgrade(daemon.http, &format!("token={token}"));
     stream.write_all(request.as_bytes()).await.expect("taken");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

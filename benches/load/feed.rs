@@ -37,18 +37,11 @@ pub(crate) async fn ingest(count: usize) -> Value {
         .rev()
         .collect();
     let (started, cpu, own) = (Instant::now(), daemon.usage().cpu_s, own_cpu_s());
-    let mut in_flight = 0;
     while let Some(batch) = batches.pop() {
         kafka.send("task-events", batch, now_ms()).await;
-        in_flight += 1;
-        if in_flight == IN_FLIGHT {
-            kafka.acknowledged().await;
-            in_flight -= 1;
-        }
+        kafka.settle(IN_FLIGHT - 1).await;
     }
-    for _ in 0..in_flight {
-        kafka.acknowledged().await;
-    }
+    kafka.settle(0).await;
     let produced = started.elapsed();
     wait_for_last(&daemon, count).await;
     let visible = started.elapsed();

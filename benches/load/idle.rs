@@ -1,6 +1,6 @@
 //! What an idle WebSocket costs.
 
-use super::daemon::Daemon;
+use super::{client::upgrade, daemon::Daemon};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{
@@ -35,12 +35,7 @@ pub(crate) async fn idle(count: usize) -> Value {
 async fn open(daemon: &Daemon, number: usize) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(daemon.http).await.ok()?;
     let token = daemon.token(&format!("user-{}", number % USERS));
-    let request = format!(
-        "GET /ws/tasks?token={token} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n\
-         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        daemon.http
-    );
+    let request = upgrade(daemon.http, &format!("token={token}"));
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.ok()?;

@@ -1,6 +1,10 @@
 //! What readers that do not read cost the others.
 
-use super::{client::Kafka, daemon::Daemon, percentiles};
+use super::{
+    client::{Kafka, upgrade},
+    daemon::Daemon,
+    percentiles,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -105,13 +109,8 @@ async fn reader(
 /// A socket that has much to read, and reads nothing.
 async fn unread(daemon: &Daemon) -> TcpStream {
     let mut stream = TcpStream::connect(daemon.http).await.expect("it listens");
-    let request = format!(
-        "GET /ws/tasks?from=earliest&token={} HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\n\
-         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        daemon.token("ada"),
-        daemon.http
-    );
+    let query = format!("from=earliest&token={}", daemon.token("ada"));
+    let request = upgrade(daemon.http, &query);
     stream.write_all(request.as_bytes()).await.expect("taken");
     stream
 }
